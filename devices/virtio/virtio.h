@@ -1,0 +1,84 @@
+/*
+ * virtio 1.2 for device authors [VIRTIO-v1.2].  The core owns transport, features, rings (split and packed), event
+ * index, indirect tables, reset and snapshots; a device is a const ops table and never sees PCI.
+ */
+#pragma once
+#include "devices/core/device.h"
+
+struct virtio;
+struct vq;
+
+/*
+ * One request taken from a queue; a value, to be embedded in the device's own request.  The iovecs belong to the queue
+ * and stay valid until the chain is pushed.
+ */
+struct vq_side {
+    struct iovec *iov;
+    unsigned n;
+    uint64_t left; /* bytes */
+};
+struct vq_chain {
+    uint16_t head;      /* descriptor index (split) or buffer id (packed) */
+    uint16_t ndesc;     /* ring slots that it took (packed) */
+    struct vq_side out; /* the guest wrote it: requests */
+    struct vq_side in;  /* the guest will read it: replies */
+    uint32_t written;   /* what the guest will be told */
+};
+
+struct virtio_ops {
+    uint16_t id;         /* device type [VIRTIO-v1.2 5] */
+    uint8_t nqueues;     /* unless the device sets v->nqueues before virtio_init() */
+    uint16_t queue_size; /* maximum, power of two */
+    uint64_t features;   /* device-specific bits; the core adds its own */
+    size_t config_size;
+    void (*activate)(struct virtio *v);                             /* DRIVER_OK: v->features is final */
+    void (*queue)(struct virtio *v, struct vq *q);                  /* "q may have chains" */
+    void (*config_written)(struct virtio *v, size_t off, size_t n); /* after the bytes in v->config changed */
+    void (*quiesce)(struct virtio *v); /* guest reset: forget everything; lane is drained */
+};
+
+/* In the device's lane, as all below.  1: a chain; 0: empty, notifications re-armed; <0: the guest broke the ring, the
+ * core has set NEEDS_RESET: just return. */
+int vq_pop(struct vq *q, struct vq_chain *ret) must_check;
+/* Puts the last popped chain back, unconsumed (no buffer at the host's end yet). */
+void vq_unpop(struct vq *q, struct vq_chain *c);
+/* Copies and consumes; less than n when the side is shorter. */
+size_t chain_read(struct vq_chain *c, void *dst, size_t n);
+size_t chain_write(struct vq_chain *c, const void *src, size_t n); /* and counts in c->written */
+/* The next `max` bytes of a side as iovecs for readv(2) and its like, at most niov of them; consumes them. */
+unsigned chain_out_iov(struct vq_chain *c, size_t max, struct iovec *iov, unsigned niov);
+unsigned chain_in_iov(struct vq_chain *c, size_t max, struct iovec *iov, unsigned niov);
+void chain_wrote(struct vq_chain *c, size_t n); /* … after which say how much arrived */
+/* Returns the chain to the guest; used length = c->written.  After a reset it does nothing. */
+void vq_push(struct vq *q, struct vq_chain *c);
+/* Publishes what was pushed; interrupts if the driver wants it. */
+void vq_flush(struct vq *q);
+unsigned vq_index(const struct vq *q);
+bool vq_ready(const struct vq *q);
+
+struct vq *virtio_queue(struct virtio *v, unsigned index);
+/* The device changed v->config: bumps the generation and tells the driver. */
+void virtio_config_changed(struct virtio *v);
+/* The guest broke the protocol of this device (not of the ring): NEEDS_RESET, logged at a limited rate. */
+void virtio_broken(struct virtio *v, const char *why);
+
+struct virtio_transport;
+struct virtio_core; /* queues, negotiation, generic state: private to the core */
+
+struct virtio { /* first member of a device's own struct */
+    struct device dev;
+    const struct virtio_ops *ops;
+    unsigned nqueues;
+    uint64_t features; /* negotiated; final in activate() */
+    uint8_t *config;   /* config_size plain little-endian bytes; the device fills it in init and reset */
+    struct virtio_core *core;
+    struct virtio_transport *transport; /* set by the board's attach */
+};
+
+/* From the device's init, after it has set nqueues if it differs from the ops table. */
+int virtio_init(struct virtio *v, const struct virtio_ops *ops, struct err *err) must_check;
+void virtio_fini(struct virtio *v); /* copes with a half-done init */
+static inline bool virtio_has(const struct virtio *v, unsigned feature_bit)
+{
+    return v->features >> feature_bit & 1;
+}

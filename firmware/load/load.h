@@ -1,0 +1,49 @@
+/*
+ * Puts a kernel in guest RAM and says how to start it.  Formats: bzImage (payload decompressed here, or left to the
+ * guest), vmlinux ELF, ELF with a PVH note, Multiboot-1 ELF, FIT.  Everything in a file is checked before it is
+ * believed.
+ */
+#pragma once
+#include "vmm/base/base.h"
+#include "vmm/base/err.h"
+#include "vmm/mem/gmem.h"
+
+enum boot_entry {
+    BOOT_LINUX64,   /* long mode, identity map, RSI = boot_params [Linux x86 boot protocol, 64-bit] */
+    BOOT_PVH,       /* 32-bit flat protected mode, EBX = hvm_start_info [PVH boot ABI] */
+    BOOT_MULTIBOOT, /* 32-bit flat, EAX = magic, EBX = multiboot_info */
+};
+
+enum { BOOT_INITRDS_MAX = 8 };
+
+struct e820_entry {
+    uint64_t base, size;
+    uint32_t type; /* 1 RAM, 2 reserved, 3 ACPI, 4 NVS */
+};
+
+struct boot_params_in { /* what the board knows */
+    const char *kernel;
+    const char *initrds[BOOT_INITRDS_MAX];
+    unsigned ninitrds;
+    const char *cmdline;
+    bool kaslr; /* and the words do not say nokaslr */
+    bool cache; /* keep and use decompressed kernels */
+    const struct e820_entry *e820;
+    unsigned ne820;
+    gpa_t rsdp; /* 0: no ACPI */
+    gpa_t dtb;  /* 0: none; passed by setup_data, PVH module list does not carry it */
+    uint32_t dtb_len;
+    gpa_t
+        low_free; /* [low_free, low_end) of conventional memory is the loader's: zero page, command line, page tables */
+    gpa_t low_end;
+};
+
+struct boot_regs { /* how the first vCPU starts */
+    enum boot_entry entry;
+    uint64_t rip, rsi, rbx, rax;
+    uint64_t cr3; /* BOOT_LINUX64: page tables made here, identity-mapping the first 4 GiB at least */
+    gpa_t gdt;    /* flat GDT: 0x08 unused, 0x10 code, 0x18 data */
+};
+
+/* The machine is stopped.  On failure guest RAM holds rubbish and the message names file, reason and remedy. */
+int boot_load(struct gmem *mem, const struct boot_params_in *in, struct boot_regs *ret, struct err *err) must_check;

@@ -1,0 +1,34 @@
+#include "vmm/base/err.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int err_set(struct err *e, int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!e)
+        return -code;
+    va_start(ap, fmt);
+    vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
+    va_end(ap);
+    e->code = code;
+    return -code;
+}
+
+int err_wrap(struct err *e, const char *fmt, ...)
+{
+    char inner[sizeof(e->msg)];
+    va_list ap;
+    size_t n;
+
+    if (!e)
+        return -EIO; /* the cause is gone with the message; any failure serves a caller who wants no reason */
+    memcpy(inner, e->msg, sizeof(inner));
+    va_start(ap, fmt);
+    vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
+    va_end(ap);
+    n = strlen(e->msg);
+    snprintf(e->msg + n, sizeof(e->msg) - n, ": %s", inner);
+    return -e->code;
+}

@@ -1,0 +1,81 @@
+/*
+ * Options as tables.  Whoever uses a value owns its row: name, kind, help, default.  Parsing, validation with a
+ * suggestion for the misspelt, help, completion and the resolved machine's JSON all come from the row, so there is
+ * nothing else to keep in step.  Values are kept in the owner's struct at the row's offset.
+ */
+#pragma once
+#include "vmm/base/base.h"
+#include "vmm/base/err.h"
+
+enum opt_kind {
+    OPT_BOOL,   /* bool:     on | off; the name alone means on */
+    OPT_U32,    /* uint32_t: 10, 0x3f8 */
+    OPT_U64,    /* uint64_t */
+    OPT_SIZE,   /* uint64_t: bytes; suffix K, M, G, T (powers of 1024) */
+    OPT_STRING, /* char *:   owned by the struct, freed by opt_clear() */
+    OPT_ENUM,   /* uint32_t: index in `words` */
+};
+
+struct opt {
+    const char *name, *help;
+    const char *dflt; /* as text; NULL: required for numbers and words, NULL pointer for strings */
+    enum opt_kind kind;
+    uint32_t off;
+    const char *const *words; /* OPT_ENUM: NULL-terminated */
+    uint64_t min, max;        /* numbers; max 0: no limit */
+};
+
+#define OPT_OFF(T, f, type)                                                            \
+    (offsetof(T, f) + 0 * sizeof(struct {                                              \
+                          _Static_assert(_Generic(((T *)0)->f, type : 1, default : 0), \
+                                         #f ": wrong type for its option");            \
+                          int x;                                                       \
+                      }))
+#define O_BOOL(T, f, n, d, h)                                                         \
+    {                                                                                 \
+        .name = n, .help = h, .dflt = d, .kind = OPT_BOOL, .off = OPT_OFF(T, f, bool) \
+    }
+#define O_U32(T, f, n, d, lo, hi, h)                                                                           \
+    {                                                                                                          \
+        .name = n, .help = h, .dflt = d, .kind = OPT_U32, .off = OPT_OFF(T, f, uint32_t), .min = lo, .max = hi \
+    }
+#define O_U64(T, f, n, d, lo, hi, h)                                                                           \
+    {                                                                                                          \
+        .name = n, .help = h, .dflt = d, .kind = OPT_U64, .off = OPT_OFF(T, f, uint64_t), .min = lo, .max = hi \
+    }
+#define O_SIZE(T, f, n, d, lo, hi, h)                                                                           \
+    {                                                                                                           \
+        .name = n, .help = h, .dflt = d, .kind = OPT_SIZE, .off = OPT_OFF(T, f, uint64_t), .min = lo, .max = hi \
+    }
+#define O_STR(T, f, n, d, h)                                                              \
+    {                                                                                     \
+        .name = n, .help = h, .dflt = d, .kind = OPT_STRING, .off = OPT_OFF(T, f, char *) \
+    }
+#define O_ENUM(T, f, n, d, w, h)                                                                      \
+    {                                                                                                 \
+        .name = n, .help = h, .dflt = d, .kind = OPT_ENUM, .off = OPT_OFF(T, f, uint32_t), .words = w \
+    }
+#define O_END        \
+    {                \
+        .name = NULL \
+    }
+
+/* Sets every option to its default (the struct's strings must be NULL or owned). */
+void opts_default(const struct opt *opts, void *obj);
+/* One value from text.  Unknown name: -ENOENT with the nearest name in the message; bad value: -EINVAL. */
+int opts_set(const struct opt *opts, void *obj, const char *name, const char *value, struct err *err) must_check;
+/*
+ * "key=value,key=value,flag" on top of what is set; ",," is a literal comma.  `first`, when not NULL, names the option
+ * that a leading word without '=' sets (the path of a disk).  Ends with the check that all required ones are there.
+ */
+int opts_parse(const struct opt *opts, void *obj, const char *first, const char *text, struct err *err) must_check;
+/* The value as text that opts_set() takes back, in `buf`; NULL for a string that is not set. */
+const char *opts_get(const struct opt *o, const void *obj, char *buf, size_t n);
+/* Frees the strings. */
+void opts_clear(const struct opt *opts, void *obj);
+/* The table entry of that name or NULL. */
+const struct opt *opts_find(const struct opt *opts, const char *name);
+/* Among NULL-terminated `words` the one that `text` probably meant, or NULL when none is near. */
+const char *nearest_word(const char *text, const char *const *words);
+/* "512", "64K", "1.5G" in bytes; -EINVAL for what is no size, -ERANGE beyond 2^64. */
+int parse_size(const char *text, uint64_t *ret) must_check;
