@@ -12,9 +12,16 @@ enum opt_kind {
     OPT_U32,    /* uint32_t: 10, 0x3f8 */
     OPT_U64,    /* uint64_t */
     OPT_SIZE,   /* uint64_t: bytes; suffix K, M, G, T (powers of 1024) */
-    OPT_STRING, /* char *:   owned by the struct, freed by opt_clear() */
+    OPT_STRING, /* char *:   owned by the struct, freed by opts_clear() */
     OPT_ENUM,   /* uint32_t: index in `words` */
+    OPT_LIST,   /* struct opt_list: a string a mention, in order; freed by opts_clear() */
 };
+
+struct opt_list {
+    char **v;
+    size_t n;
+};
+enum { OPT_LIST_MAX = 64 }; /* strings in one list */
 
 struct opt {
     const char *name, *help;
@@ -23,6 +30,8 @@ struct opt {
     uint32_t off;
     const char *const *words; /* OPT_ENUM: NULL-terminated */
     uint64_t min, max;        /* numbers; max 0: no limit */
+    const char *arg;          /* what help calls the value: "FILE" and "DIR" complete as such; NULL: by kind */
+    char letter;              /* -X on a command line; 0: long form only */
 };
 
 #define OPT_OFF(T, f, type)                                                            \
@@ -31,29 +40,37 @@ struct opt {
                                          #f ": wrong type for its option");            \
                           int x;                                                       \
                       }))
-#define O_BOOL(T, f, n, d, h)                                                         \
-    {                                                                                 \
-        .name = n, .help = h, .dflt = d, .kind = OPT_BOOL, .off = OPT_OFF(T, f, bool) \
+/* What stands after the named arguments goes into the row as it is: O_STR(…, "kernel to boot", .letter = 'k'). */
+#define O_BOOL(T, f, n, d, h, ...)                                                                 \
+    {                                                                                              \
+        .name = n, .help = h, .dflt = d, .kind = OPT_BOOL, .off = OPT_OFF(T, f, bool), __VA_ARGS__ \
     }
-#define O_U32(T, f, n, d, lo, hi, h)                                                                           \
-    {                                                                                                          \
-        .name = n, .help = h, .dflt = d, .kind = OPT_U32, .off = OPT_OFF(T, f, uint32_t), .min = lo, .max = hi \
-    }
-#define O_U64(T, f, n, d, lo, hi, h)                                                                           \
-    {                                                                                                          \
-        .name = n, .help = h, .dflt = d, .kind = OPT_U64, .off = OPT_OFF(T, f, uint64_t), .min = lo, .max = hi \
-    }
-#define O_SIZE(T, f, n, d, lo, hi, h)                                                                           \
+#define O_U32(T, f, n, d, lo, hi, h, ...)                                                                       \
     {                                                                                                           \
-        .name = n, .help = h, .dflt = d, .kind = OPT_SIZE, .off = OPT_OFF(T, f, uint64_t), .min = lo, .max = hi \
+        .name = n, .help = h, .dflt = d, .kind = OPT_U32, .off = OPT_OFF(T, f, uint32_t), .min = lo, .max = hi, \
+        __VA_ARGS__                                                                                             \
     }
-#define O_STR(T, f, n, d, h)                                                              \
-    {                                                                                     \
-        .name = n, .help = h, .dflt = d, .kind = OPT_STRING, .off = OPT_OFF(T, f, char *) \
+#define O_U64(T, f, n, d, lo, hi, h, ...)                                                                       \
+    {                                                                                                           \
+        .name = n, .help = h, .dflt = d, .kind = OPT_U64, .off = OPT_OFF(T, f, uint64_t), .min = lo, .max = hi, \
+        __VA_ARGS__                                                                                             \
     }
-#define O_ENUM(T, f, n, d, w, h)                                                                      \
-    {                                                                                                 \
-        .name = n, .help = h, .dflt = d, .kind = OPT_ENUM, .off = OPT_OFF(T, f, uint32_t), .words = w \
+#define O_SIZE(T, f, n, d, lo, hi, h, ...)                                                                       \
+    {                                                                                                            \
+        .name = n, .help = h, .dflt = d, .kind = OPT_SIZE, .off = OPT_OFF(T, f, uint64_t), .min = lo, .max = hi, \
+        __VA_ARGS__                                                                                              \
+    }
+#define O_STR(T, f, n, d, h, ...)                                                                      \
+    {                                                                                                  \
+        .name = n, .help = h, .dflt = d, .kind = OPT_STRING, .off = OPT_OFF(T, f, char *), __VA_ARGS__ \
+    }
+#define O_ENUM(T, f, n, d, w, h, ...)                                                                              \
+    {                                                                                                              \
+        .name = n, .help = h, .dflt = d, .kind = OPT_ENUM, .off = OPT_OFF(T, f, uint32_t), .words = w, __VA_ARGS__ \
+    }
+#define O_LIST(T, f, n, h, ...)                                                                    \
+    {                                                                                              \
+        .name = n, .help = h, .kind = OPT_LIST, .off = OPT_OFF(T, f, struct opt_list), __VA_ARGS__ \
     }
 #define O_END        \
     {                \
@@ -69,8 +86,10 @@ int opts_set(const struct opt *opts, void *obj, const char *name, const char *va
  * that a leading word without '=' sets (the path of a disk).  Ends with the check that all required ones are there.
  */
 int opts_parse(const struct opt *opts, void *obj, const char *first, const char *text, struct err *err) must_check;
-/* The value as text that opts_set() takes back, in `buf`; NULL for a string that is not set. */
+/* The value as text that opts_set() takes back, in `buf`; NULL for a string that is not set, and for lists. */
 const char *opts_get(const struct opt *o, const void *obj, char *buf, size_t n);
+/* The strings of a list.  Borrowed. */
+const struct opt_list *opts_list(const struct opt *o, const void *obj);
 /* Frees the strings. */
 void opts_clear(const struct opt *opts, void *obj);
 /* The table entry of that name or NULL. */
