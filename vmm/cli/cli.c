@@ -1,0 +1,219 @@
+#include "vmm/cli/cli.h"
+
+#include <stdlib.h>
+
+#include "vmm/base/cleanup.h"
+
+enum { WORDS_MAX = 64 }; /* options of one verb; verbs */
+
+static const struct opt no_opts[] = {O_END};
+
+static const struct opt *verb_opts(const struct cli_verb *v)
+{
+    return v->opts ? v->opts : no_opts;
+}
+
+static const struct opt *find_letter(const struct opt *opts, char letter)
+{
+    for (; opts->name; opts++)
+        if (opts->letter == letter)
+            return opts;
+    return NULL;
+}
+
+struct parser {
+    const struct cli_verb *verb;
+    const struct opt *opts;
+    void *obj;
+    char *const *next; /* the words not yet looked at */
+    bool seen[WORDS_MAX];
+    bool help;
+};
+
+/* `value` is NULL when the option came without one: a switch is then on, another takes the next word. */
+static int set_option(struct parser *p, const struct opt *o, const char *value, struct err *err)
+{
+    size_t index = (size_t)(o - p->opts);
+
+    assert(index < WORDS_MAX);
+    if (p->seen[index] && o->kind != OPT_LIST)
+        return err_set(err, EINVAL, "option \"--%s\" is given twice", o->name);
+    p->seen[index] = true;
+    if (!value && o->kind == OPT_BOOL)
+        value = "on";
+    if (!value) {
+        if (!*p->next)
+            return err_set(err, EINVAL, "option \"--%s\" needs a value", o->name);
+        value = *p->next++;
+    }
+    return opts_set(p->opts, p->obj, o->name, value, err);
+}
+
+static int unknown_option(const struct parser *p, const char *name, struct err *err)
+{
+    const char *words[WORDS_MAX + 2];
+    const char *near;
+    size_t n = 0;
+
+    for (const struct opt *o = p->opts; o->name; o++)
+        words[n++] = o->name;
+    words[n++] = "help";
+    words[n] = NULL;
+    near = nearest_word(name, words);
+    if (near)
+        return err_set(err, EINVAL, "unknown option \"--%s\"; did you mean \"--%s\"?", name, near);
+    return err_set(err, EINVAL, "unknown option \"--%s\"; \"bothy %s --help\" lists them", name, p->verb->name);
+}
+
+static int parse_long(struct parser *p, const char *word, struct err *err)
+{
+    const char *eq = strchrnul(word, '=');
+    cleanup_free char *name = strndup(word, (size_t)(eq - word));
+    const struct opt *o;
+
+    if (!name)
+        abort();
+    o = opts_find(p->opts, name);
+    if (o)
+        return set_option(p, o, *eq ? eq + 1 : NULL, err);
+    if (strcmp(word, "help"))
+        return unknown_option(p, name, err);
+    p->help = true;
+    return 0;
+}
+
+/* The letters after one dash: switches up to the first that takes a value, which is the rest or the next word. */
+static int parse_short(struct parser *p, const char *letters, struct err *err)
+{
+    for (; *letters; letters++) {
+        const struct opt *o = find_letter(p->opts, *letters);
+        int r;
+
+        if (!o && *letters == 'h') {
+            p->help = true;
+            continue;
+        }
+        if (!o)
+            return err_set(err, EINVAL, "unknown option \"-%c\"; \"bothy %s --help\" lists them", *letters,
+                           p->verb->name);
+        if (o->kind != OPT_BOOL)
+            return set_option(p, o, letters[1] ? letters + 1 : NULL, err);
+        r = set_option(p, o, NULL, err);
+        if (r)
+            return r;
+    }
+    return 0;
+}
+
+int cli_parse(struct cli_line *l, struct err *err)
+{
+    struct parser p = {.verb = l->verb, .opts = verb_opts(l->verb), .obj = l->opts, .next = l->words};
+    bool ended = false;
+
+    l->nargs = 0;
+    while (*p.next) {
+        char *word = *p.next++;
+        int r = 0;
+
+        if (ended || word[0] != '-' || !word[1]) {
+            if (l->nargs == l->verb->max_args)
+                return err_set(err, EINVAL, "unexpected argument \"%s\"", word);
+            l->args[l->nargs++] = word;
+        } else if (!strcmp(word, "--")) {
+            ended = true;
+        } else if (word[1] == '-') {
+            r = parse_long(&p, word + 2, err);
+        } else {
+            r = parse_short(&p, word + 1, err);
+        }
+        if (r)
+            return r;
+    }
+    l->args[l->nargs] = NULL;
+    return p.help;
+}
+
+static int run_verb(const struct cli_verb *v, char **words)
+{
+    struct cli_line l = {.verb = v, .words = words};
+    struct err err = {0};
+    size_t nwords = 0;
+    int r;
+
+    while (words[nwords])
+        nwords++;
+    l.args = xcalloc(nwords + 1, sizeof(*l.args));
+    l.opts = xcalloc(1, v->size);
+    opts_default(verb_opts(v), l.opts);
+    r = cli_parse(&l, &err);
+    if (r > 0) {
+        cli_print_help(stdout, v);
+        r = 0;
+    } else if (!r) {
+        r = v->run(&l, &err);
+    }
+    opts_clear(verb_opts(v), l.opts);
+    free(l.opts);
+    free(l.args);
+    if (r >= 0)
+        return r;
+    fprintf(stderr, "bothy %s: %s\n", v->name, err.msg);
+    return CLI_EXIT_FAILED;
+}
+
+int cli_verb_find(const char *name, const struct cli_verb **ret, struct err *err)
+{
+    const char *words[WORDS_MAX];
+    const char *near;
+    size_t n = 0;
+
+    for (; cli_verbs[n]; n++) {
+        assert(n < WORDS_MAX - 1);
+        words[n] = cli_verbs[n]->name;
+        if (!strcmp(words[n], name)) {
+            *ret = cli_verbs[n];
+            return 0;
+        }
+    }
+    words[n] = NULL;
+    near = nearest_word(name, words);
+    if (near)
+        return err_set(err, ENOENT, "unknown verb \"%s\"; did you mean \"%s\"?", name, near);
+    return err_set(err, ENOENT, "unknown verb \"%s\"; \"bothy help\" lists them", name);
+}
+
+static int dispatch(char **argv)
+{
+    const char *first = argv[0] ? argv[1] : NULL;
+    const struct cli_verb *v;
+    struct err err;
+
+    if (!first) {
+        cli_print_overview(stderr);
+        return CLI_EXIT_FAILED;
+    }
+    if (!strcmp(first, "--version")) {
+        puts("bothy " BOTHY_VERSION);
+        return 0;
+    }
+    if (!strcmp(first, "--help") || !strcmp(first, "-h")) {
+        cli_print_overview(stdout);
+        return 0;
+    }
+    if (cli_verb_find(first, &v, &err)) {
+        fprintf(stderr, "bothy: %s\n", err.msg);
+        return CLI_EXIT_FAILED;
+    }
+    return run_verb(v, argv + 2);
+}
+
+int cli_main(char **argv)
+{
+    int code = dispatch(argv);
+
+    if (fflush(stdout) || ferror(stdout)) {
+        fprintf(stderr, "bothy: write to standard output: %m\n");
+        return CLI_EXIT_FAILED;
+    }
+    return code;
+}

@@ -1,0 +1,74 @@
+/*
+ * The command line: `bothy VERB [OPTION…] [ARGUMENT…]`.  A verb is one file with one `struct cli_verb` and one row in
+ * verbs.c.  Its options are an option table (vmm/base/opt.h) over a struct of its own; parsing, messages, help, the
+ * manual and shell completion all come from that table.
+ *
+ * Long options are `--name VALUE` or `--name=VALUE`, short ones `-nVALUE` or `-n VALUE`; switches (OPT_BOOL) take a
+ * value only after `=` and can be bundled (`-xy`).  Options and arguments mix; `--` ends the options.
+ */
+#pragma once
+#include <stdio.h>
+
+#include "vmm/base/err.h"
+#include "vmm/base/opt.h"
+
+/* How bothy ends, beside 0 and the guest's own code. */
+enum cli_exit {
+    CLI_EXIT_TIMEOUT = 124,
+    CLI_EXIT_FAILED = 125,  /* bothy could not do what was asked */
+    CLI_EXIT_CRASHED = 126, /* the guest panicked or could not go on */
+    CLI_EXIT_INTERRUPTED = 130,
+};
+
+struct cli_line;
+
+struct cli_verb {
+    const char *name;
+    const char *summary;    /* a few words, for lists */
+    const char *args;       /* what follows the options, as in "[FILE…]"; NULL: nothing does */
+    unsigned max_args;      /* how many of them */
+    const char *text;       /* paragraphs for --help and the manual, with "\n\n" in between; may be NULL */
+    const struct opt *opts; /* may be NULL; `help` and -h belong to all verbs */
+    size_t size;            /* of the struct that they fill */
+    /* The exit code (0 or more), or -errno with the reason in `err`: printed as "bothy VERB: REASON", exit code 125. */
+    int (*run)(struct cli_line *l, struct err *err);
+};
+
+/* A command line, parsed. */
+struct cli_line {
+    const struct cli_verb *verb;
+    char *const *words; /* all after the verb; NULL-terminated.  Borrowed */
+    void *opts;         /* verb->size bytes; cleared after run */
+    char **args;        /* the words that are no options, in order; NULL-terminated */
+    unsigned nargs;
+};
+
+/*
+ * Sets in l->opts what l->words ask for, over what is there, and l->args.  Has been called when a verb runs; one with a
+ * configuration file clears l->opts, loads the file into it and calls again.  0, or 1 when help was asked for.  An
+ * option given twice is an error unless it is a list.
+ */
+int cli_parse(struct cli_line *l, struct err *err) must_check;
+
+/* NULL-terminated; verbs.c. */
+extern const struct cli_verb *const cli_verbs[];
+/* -ENOENT with the nearest name in the message. */
+int cli_verb_find(const char *name, const struct cli_verb **ret, struct err *err) must_check;
+
+/* Finds the verb, parses, runs it, prints what went wrong.  Returns the exit code. */
+int cli_main(char **argv);
+
+/* What the codes mean, for help and the manual; ends with a NULL name. */
+struct cli_exit_text {
+    const char *code, *meaning;
+};
+extern const struct cli_exit_text cli_exit_texts[];
+
+/* What help calls an option's value ("FILE", "on|off"); NULL for a switch. */
+const char *cli_arg_name(const struct opt *o, char *buf, size_t n);
+/* Plain text, 80 columns: all verbs; one verb. */
+void cli_print_overview(FILE *f);
+void cli_print_help(FILE *f, const struct cli_verb *v);
+/* bothy(1) in roff; the completion script for bash. */
+void cli_print_man(FILE *f);
+void cli_print_completion(FILE *f);

@@ -1,0 +1,78 @@
+/*
+ * Completion for bash: verbs, options, the words that an option knows, files elsewhere.  Bash splits words at '=' and
+ * ':', so `--option=VALUE` arrives as three words and the path in `file:PATH` stands alone.
+ */
+#include "vmm/cli/cli.h"
+
+static const char head[] = "# bash completion for bothy; made by bothy help --as bash\n"
+                           "_bothy()\n"
+                           "{\n"
+                           "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}\n"
+                           "    local options words files=\n"
+                           "\n"
+                           "    [ \"$cur\" != = ] || cur=\n"
+                           "    [ \"$prev\" != = ] || prev=${COMP_WORDS[COMP_CWORD - 2]}\n"
+                           "    [ \"$prev\" != : ] || files=-f\n";
+
+static const char tail[] = "    *)\n"
+                           "        return;;\n"
+                           "    esac\n"
+                           "    case $cur in\n"
+                           "    -*) words=$options;;\n"
+                           "    esac\n"
+                           "    [ -z \"$files\" ] || compopt -o filenames\n"
+                           "    COMPREPLY=($(compgen $files -W \"$words\" -- \"$cur\"))\n"
+                           "}\n"
+                           "complete -F _bothy bothy\n";
+
+/* How the value of an option or an argument called `arg` completes: "-f", "-d" or "" . */
+static const char *path_flag(const char *arg)
+{
+    if (arg && strstr(arg, "DIR"))
+        return "-d";
+    return arg && (strstr(arg, "FILE") || strstr(arg, "PATH")) ? "-f" : "";
+}
+
+static void print_verbs(FILE *f)
+{
+    for (const struct cli_verb *const *v = cli_verbs; *v; v++)
+        fprintf(f, "%s ", (*v)->name);
+}
+
+static void print_value(FILE *f, const struct opt *o)
+{
+    if (o->letter)
+        fprintf(f, "        -%c|--%s) ", o->letter, o->name);
+    else
+        fprintf(f, "        --%s) ", o->name);
+    fputs("words='", f);
+    for (size_t i = 0; o->kind == OPT_ENUM && o->words[i]; i++)
+        fprintf(f, "%s ", o->words[i]);
+    fprintf(f, "' files=%s;;\n", path_flag(o->arg));
+}
+
+static void print_verb(FILE *f, const struct cli_verb *v)
+{
+    fprintf(f, "    %s)\n        options='", v->name);
+    for (const struct opt *o = v->opts; o && o->name; o++)
+        fprintf(f, "--%s ", o->name);
+    fputs("--help'\n        words='", f);
+    if (v->args && strstr(v->args, "VERB"))
+        print_verbs(f);
+    fprintf(f, "' files=${files:-%s}\n        case $prev in\n", path_flag(v->args));
+    for (const struct opt *o = v->opts; o && o->name; o++)
+        if (o->kind != OPT_BOOL)
+            print_value(f, o);
+    fputs("        esac;;\n", f);
+}
+
+void cli_print_completion(FILE *f)
+{
+    fputs(head, f);
+    fputs("    if [ \"$COMP_CWORD\" = 1 ]; then\n        COMPREPLY=($(compgen -W '", f);
+    print_verbs(f);
+    fputs("--help --version' -- \"$cur\"))\n        return\n    fi\n    case ${COMP_WORDS[1]} in\n", f);
+    for (const struct cli_verb *const *v = cli_verbs; *v; v++)
+        print_verb(f, *v);
+    fputs(tail, f);
+}

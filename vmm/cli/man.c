@@ -1,0 +1,96 @@
+/* The manual page bothy(1), in the man(7) macros of roff. */
+#include "vmm/cli/cli.h"
+
+/* Text such that roff prints it as it is. */
+static void roff(FILE *f, const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        bool line_start = !i || text[i - 1] == '\n';
+
+        if (line_start && (text[i] == '.' || text[i] == '\''))
+            fputs("\\&", f);
+        if (text[i] == '\\')
+            fputs("\\e", f);
+        else if (text[i] == '-')
+            fputs("\\-", f);
+        else
+            fputc(text[i], f);
+    }
+}
+
+static void roff_str(FILE *f, const char *text)
+{
+    roff(f, text, strlen(text));
+}
+
+/* As in help, a paragraph that starts with a blank is printed line by line. */
+static void man_paragraphs(FILE *f, const char *text)
+{
+    while (*text) {
+        const char *end = strstr(text, "\n\n");
+        size_t n = end ? (size_t)(end - text) : strlen(text);
+
+        fputs(*text == ' ' ? ".PP\n.nf\n" : ".PP\n", f);
+        roff(f, text, n);
+        fputs(*text == ' ' ? "\n.fi\n" : "\n", f);
+        text += end ? n + 2 : n;
+    }
+}
+
+static void man_opt(FILE *f, const struct opt *o)
+{
+    char words[96];
+    const char *arg = cli_arg_name(o, words, sizeof(words));
+
+    fputs(".TP\n", f);
+    if (o->letter)
+        fprintf(f, "\\fB\\-%c\\fR, ", o->letter);
+    fputs("\\fB\\-\\-", f);
+    roff_str(f, o->name);
+    fputs("\\fR", f);
+    if (arg) {
+        fputs(" \\fI", f);
+        roff_str(f, arg);
+        fputs("\\fR", f);
+    }
+    fputc('\n', f);
+    roff_str(f, o->help);
+    if (o->dflt && o->kind != OPT_BOOL) {
+        fputs("\n(default: ", f);
+        roff_str(f, o->dflt);
+        fputc(')', f);
+    }
+    fputs(o->kind == OPT_LIST ? "; may be repeated.\n" : ".\n", f);
+}
+
+static void man_verb(FILE *f, const struct cli_verb *v)
+{
+    fprintf(f, ".SS bothy %s%s%s%s\n", v->name, v->opts ? " [OPTION]..." : "", v->args ? " " : "",
+            v->args ? v->args : "");
+    roff_str(f, v->summary);
+    fputs(".\n", f);
+    if (v->text)
+        man_paragraphs(f, v->text);
+    for (const struct opt *o = v->opts; o && o->name; o++)
+        man_opt(f, o);
+}
+
+void cli_print_man(FILE *f)
+{
+    fputs(".TH BOTHY 1 \"\" \"bothy " BOTHY_VERSION "\" \"User Commands\"\n"
+          ".SH NAME\nbothy \\- run virtual machines on KVM\n"
+          ".SH SYNOPSIS\n.B bothy\n\\fIVERB\\fR [\\fIOPTION\\fR]... [\\fIARGUMENT\\fR]...\n.br\n"
+          ".B bothy\n\\fIVERB\\fR \\fB\\-\\-help\\fR\n.br\n.B bothy \\-\\-version\n"
+          ".SH DESCRIPTION\nbothy runs virtual machines on /dev/kvm.  What it does is chosen by a verb.\n"
+          "A long option's value is its next word or follows an equals sign; a word\n\\fB\\-\\-\\fR ends the options.\n"
+          ".SH VERBS\n",
+          f);
+    for (const struct cli_verb *const *v = cli_verbs; *v; v++)
+        man_verb(f, *v);
+    fputs(".SH EXIT STATUS\n", f);
+    for (const struct cli_exit_text *e = cli_exit_texts; e->code; e++) {
+        fprintf(f, ".TP\n.B %s\n", e->code);
+        roff_str(f, e->meaning);
+        fputs(".\n", f);
+    }
+}
