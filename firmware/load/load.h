@@ -11,7 +11,7 @@
 enum boot_entry {
     BOOT_LINUX64,   /* long mode, identity map, RSI = boot_params [Linux x86 boot protocol, 64-bit] */
     BOOT_PVH,       /* 32-bit flat protected mode, EBX = hvm_start_info [PVH boot ABI] */
-    BOOT_MULTIBOOT, /* 32-bit flat, EAX = magic, EBX = multiboot_info */
+    BOOT_MULTIBOOT, /* 32-bit flat protected mode, EAX = magic, EBX = multiboot_info [Multiboot 0.6.96, 3.2] */
 };
 
 enum { BOOT_INITRDS_MAX = 8 };
@@ -21,29 +21,37 @@ struct e820_entry {
     uint32_t type; /* 1 RAM, 2 reserved, 3 ACPI, 4 NVS */
 };
 
-struct boot_params_in { /* what the board knows */
+struct boot_params_in { /* what the board knows; all borrowed */
     const char *kernel;
-    const char *initrds[BOOT_INITRDS_MAX];
+    const char *initrds[BOOT_INITRDS_MAX]; /* one after the other for Linux, modules for Multiboot */
     unsigned ninitrds;
     const char *cmdline;
     bool kaslr; /* and the words do not say nokaslr */
     bool cache; /* keep and use decompressed kernels */
     const struct e820_entry *e820;
     unsigned ne820;
-    gpa_t rsdp; /* 0: no ACPI */
-    gpa_t dtb;  /* 0: none; passed by setup_data, PVH module list does not carry it */
+    gpa_t rsdp;      /* 0: no ACPI */
+    const void *dtb; /* NULL: none; copied to low memory and passed in setup_data, so for Linux only */
     uint32_t dtb_len;
-    gpa_t
-        low_free; /* [low_free, low_end) of conventional memory is the loader's: zero page, command line, page tables */
-    gpa_t low_end;
+    /*
+     * Conventional memory [low_free, low_end) is the loader's for what it tells the kernel: boot_params, command line,
+     * page tables, GDT, device tree.  64 KiB and the device tree are always enough.
+     */
+    gpa_t low_free, low_end;
 };
 
 struct boot_regs { /* how the first vCPU starts */
     enum boot_entry entry;
     uint64_t rip, rsi, rbx, rax;
-    uint64_t cr3; /* BOOT_LINUX64: page tables made here, identity-mapping the first 4 GiB at least */
-    gpa_t gdt;    /* flat GDT: 0x08 unused, 0x10 code, 0x18 data */
+    uint64_t cr3; /* BOOT_LINUX64: page tables made here, identity-mapping the first 4 GiB with 2 MiB pages */
+    gpa_t gdt;    /* four entries: 0x08 unused, 0x10 code (of the entry's width), 0x18 data; flat */
 };
 
-/* The machine is stopped.  On failure guest RAM holds rubbish and the message names file, reason and remedy. */
+/*
+ * The machine is stopped and guest RAM reads as zeroes.  On failure guest RAM holds rubbish and the message names file,
+ * reason and remedy.
+ */
 int boot_load(struct gmem *mem, const struct boot_params_in *in, struct boot_regs *ret, struct err *err) must_check;
+
+/* What this build can decompress, NULL-terminated: "gzip", "xz", … */
+extern const char *const load_features[];
