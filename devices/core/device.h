@@ -69,7 +69,17 @@ struct device_part {
     void *obj;
     unsigned count;
 };
-enum { DEVICE_PARTS_MAX = 4 };
+enum { DEVICE_PARTS_MAX = 8 };
+
+/*
+ * What several kinds of device embed (the virtio core, a PCI function) and what has a reset and outputs of its own.
+ * Called before the class's callbacks, in order of registration, so that no class has to remember to pass them on.
+ */
+struct device_hook {
+    void (*reset)(struct device_hook *h);
+    void (*settle)(struct device_hook *h);
+    struct device_hook *next; /* private to the core */
+};
 
 struct device {
     const struct device_class *cls;
@@ -78,6 +88,7 @@ struct device {
     struct lane lane;
     struct device_part parts[DEVICE_PARTS_MAX];
     unsigned nparts;
+    struct device_hook *hooks;
 };
 
 /* The class of that name, or NULL; device_classes is NULL-terminated and generated from the meson lists. */
@@ -93,6 +104,8 @@ void device_destroy(struct device *d); /* fini if it was initialised; frees; acc
 
 /* From init: names a struct that reset, save, load and `info` work on. */
 void device_add_state(struct device *d, const char *name, const struct state_desc *desc, void *obj, unsigned count);
+/* From init; the hook belongs to the instance. */
+void device_add_hook(struct device *d, struct device_hook *h);
 
 /* In the order of the life cycle; take the lane. */
 void device_reset(struct device *d);

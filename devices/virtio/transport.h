@@ -12,6 +12,8 @@ struct virtio_transport {
     void (*config_interrupt)(struct virtio_transport *t, uint16_t vector);
     /* The guest's addresses for queue notifications, to be made doorbells when queues go live; undone by reset. */
     struct doorbell (*notify_doorbell)(struct virtio_transport *t, unsigned queue);
+    /* virtio_fini(): the transport leaves the bus and frees itself. */
+    void (*detach)(struct virtio_transport *t);
 };
 enum { VIRTIO_NO_VECTOR = 0xffff };
 
@@ -32,6 +34,9 @@ void virtio_queue_set(struct virtio *v, uint16_t queue, enum virtio_queue_reg re
 void virtio_queue_reset(struct virtio *v, uint16_t queue);
 /* The guest notified `queue` by a write that was not a doorbell. */
 void virtio_notify(struct virtio *v, uint16_t queue);
+/* The notify addresses appear (true) or are about to vanish (false), because the guest moves a BAR; doorbells follow.
+ */
+void virtio_notify_mapped(struct virtio *v, bool mapped);
 
 uint16_t virtio_config_vector(const struct virtio *v);
 void virtio_set_config_vector(struct virtio *v, uint16_t vector);
