@@ -72,12 +72,15 @@ struct device_part {
 enum { DEVICE_PARTS_MAX = 8 };
 
 /*
- * What several kinds of device embed (the virtio core, a PCI function) and what has a reset and outputs of its own.
- * Called before the class's callbacks, in order of registration, so that no class has to remember to pass them on.
+ * What several kinds of device embed (the virtio core, a PCI function) and what has a life cycle of its own.  Called
+ * before the class's callbacks, in order of registration, so that no class has to remember to pass them on.  Each may
+ * be NULL.
  */
 struct device_hook {
     void (*reset)(struct device_hook *h);
     void (*settle)(struct device_hook *h);
+    void (*start)(struct device_hook *h);
+    void (*stop)(struct device_hook *h);
     struct device_hook *next; /* private to the core */
 };
 

@@ -10,7 +10,7 @@ struct vq;
 
 /*
  * One request taken from a queue; a value, to be embedded in the device's own request.  The iovecs belong to the queue
- * and stay valid until the chain is pushed.
+ * and stay valid until the chain is pushed; hand them to the kernel as they are, or use the copying functions below.
  */
 struct vq_side {
     struct iovec *iov;
@@ -18,43 +18,50 @@ struct vq_side {
     uint64_t left; /* bytes */
 };
 struct vq_chain {
-    uint16_t head;      /* descriptor index (split) or buffer id (packed) */
-    uint16_t ndesc;     /* ring slots that it took (packed) */
+    uint16_t head;      /* descriptor index (split) or buffer id (packed): below the queue's size, unique in flight */
+    uint16_t ndesc;     /* ring slots that it took */
+    uint16_t life;      /* which life of the queue it belongs to: a reset ends one */
     struct vq_side out; /* the guest wrote it: requests */
     struct vq_side in;  /* the guest will read it: replies */
     uint32_t written;   /* what the guest will be told */
 };
 
+/* All callbacks may be NULL, and run in the lane. */
 struct virtio_ops {
     uint16_t id;         /* device type [VIRTIO-v1.2 5] */
     uint8_t nqueues;     /* unless the device sets v->nqueues before virtio_init() */
     uint16_t queue_size; /* maximum, power of two */
     uint64_t features;   /* device-specific bits; the core adds its own */
     size_t config_size;
-    void (*activate)(struct virtio *v);                             /* DRIVER_OK: v->features is final */
-    void (*queue)(struct virtio *v, struct vq *q);                  /* "q may have chains" */
+    size_t config_wr_off, config_wr_len; /* the bytes of v->config that the driver may change */
+    void (*reset)(struct virtio *v);     /* by guest or machine: own state and v->config as at power-on; lane drained */
+    void (*activate)(struct virtio *v);  /* DRIVER_OK, or after load: v->features is final */
+    void (*queue)(struct virtio *v, struct vq *q);                  /* "q may have chains": pop until 0 */
     void (*config_written)(struct virtio *v, size_t off, size_t n); /* after the bytes in v->config changed */
-    void (*quiesce)(struct virtio *v); /* guest reset: forget everything; lane is drained */
 };
 
-/* In the device's lane, as all below.  1: a chain; 0: empty, notifications re-armed; <0: the guest broke the ring, the
- * core has set NEEDS_RESET: just return. */
+/*
+ * In the device's lane, as all below.  1: a chain; 0: none, ops->queue will be called when there may be one again
+ * (empty and notifications re-armed, or it is the other devices' turn); <0: the guest broke the ring, the core has set
+ * NEEDS_RESET: just return.
+ */
 int vq_pop(struct vq *q, struct vq_chain *ret) must_check;
 /* Puts the last popped chain back, unconsumed (no buffer at the host's end yet). */
 void vq_unpop(struct vq *q, struct vq_chain *c);
 /* Copies and consumes; less than n when the side is shorter. */
 size_t chain_read(struct vq_chain *c, void *dst, size_t n);
 size_t chain_write(struct vq_chain *c, const void *src, size_t n); /* and counts in c->written */
-/* The next `max` bytes of a side as iovecs for readv(2) and its like, at most niov of them; consumes them. */
-unsigned chain_out_iov(struct vq_chain *c, size_t max, struct iovec *iov, unsigned niov);
-unsigned chain_in_iov(struct vq_chain *c, size_t max, struct iovec *iov, unsigned niov);
-void chain_wrote(struct vq_chain *c, size_t n); /* … after which say how much arrived */
+/* For replies that came by iovec: how much arrived. */
+void chain_wrote(struct vq_chain *c, uint64_t n);
+/* Cuts the last byte off a side (a status that follows data of any length).  False when the side is empty. */
+bool chain_take_last(struct vq_side *s, struct gspan *ret);
 /* Returns the chain to the guest; used length = c->written.  After a reset it does nothing. */
 void vq_push(struct vq *q, struct vq_chain *c);
 /* Publishes what was pushed; interrupts if the driver wants it. */
 void vq_flush(struct vq *q);
 unsigned vq_index(const struct vq *q);
-bool vq_ready(const struct vq *q);
+unsigned vq_size(const struct vq *q); /* as the driver set it */
+bool vq_ready(const struct vq *q);    /* between activation and reset */
 
 struct vq *virtio_queue(struct virtio *v, unsigned index);
 /* The device changed v->config: bumps the generation and tells the driver. */
@@ -65,12 +72,14 @@ void virtio_broken(struct virtio *v, const char *why);
 struct virtio_transport;
 struct virtio_core; /* queues, negotiation, generic state: private to the core */
 
-struct virtio { /* first member of a device's own struct */
+/* First member of a device's own struct.  The core hooks into the life cycle by itself: a class needs init (which calls
+ * virtio_init), fini (which calls virtio_fini), and what is its own. */
+struct virtio {
     struct device dev;
     const struct virtio_ops *ops;
     unsigned nqueues;
     uint64_t features; /* negotiated; final in activate() */
-    uint8_t *config;   /* config_size plain little-endian bytes; the device fills it in init and reset */
+    uint8_t *config; /* config_size plain little-endian bytes, filled by the device after virtio_init() and in reset */
     struct virtio_core *core;
     struct virtio_transport *transport; /* set by the board's attach */
 };
