@@ -9,10 +9,17 @@
 #include "vmm/base/base.h"
 #include "vmm/base/err.h"
 #include "vmm/bus/bus.h"
+#include "vmm/cpu/topology.h"
 #include "vmm/irq/irq.h"
 #include "vmm/mem/gmem.h"
 
 struct vm;
+
+/* Guest-physical addresses that the engine takes. */
+#define VM_IOAPIC_BASE  0xfec00000u /* mapped on the MMIO bus by vm_create() */
+#define VM_LAPIC_BASE   0xfee00000u /* and MSIs are writes here */
+#define VM_PRIVATE_BASE 0xfeffc000u /* for KVM on some processors; nothing else may be here */
+enum { VM_IOAPIC_PINS = 24, VM_PRIVATE_SIZE = 0x4000 };
 
 /* Why a vCPU left its loop on its own. */
 enum vm_event {
@@ -22,7 +29,7 @@ enum vm_event {
     VM_CRASH,
     VM_EMULATION_FAILED, /* KVM cannot run this instruction */
     VM_ENTRY_FAILED,
-    VM_ENGINE_ERROR, /* KVM_RUN failed */
+    VM_ENGINE_ERROR, /* KVM_RUN failed, or ended with something that nobody asked it for */
 };
 
 struct vm_user { /* embedded in the machine */
@@ -31,33 +38,40 @@ struct vm_user { /* embedded in the machine */
 };
 
 struct vm_opts {
-    unsigned cpus;
-    unsigned sockets, cores, threads; /* product = cpus */
-    const char *cpu;                  /* "host,-feature,+feature" */
-    bool pit;
+    struct cpu_topology topology;
+    const char *cpu; /* "host,-feature,+feature" */
+    bool pit;        /* an i8254, and the i8259 pair that it needs; else there is neither */
 };
 
-/* How a vCPU starts after reset; the others wait for INIT/SIPI. */
+/* How vCPU 0 starts after reset; the others wait for INIT/SIPI. */
 struct vm_boot {
     bool long_mode; /* else 32-bit protected mode, flat segments, paging off */
     uint64_t rip, rsi, rbx, rax, cr3;
     gpa_t gdt; /* 0x10 code, 0x18 data */
 };
 
-/* Opens /dev/kvm; every failure names its remedy (no module, no permission, too many CPUs: what the maximum is). */
+/*
+ * Opens /dev/kvm; every failure names its remedy (no module, no permission, too many CPUs: what the maximum is).  The
+ * result borrows all it is given.  vm_reset() comes next, before anything runs.
+ */
 int vm_create(const struct vm_opts *o, struct gmem *mem, struct bus *pio, struct bus *mmio, struct vm_user *user,
               struct vm **ret, struct err *err) must_check;
 void vm_destroy(struct vm *vm); /* stopped; accepts NULL */
-/* All vCPUs and the irqchip as at power-on, then vCPU 0 as `boot` says.  Stopped. */
+/* All vCPUs and the irqchip as at power-on, lines low, then vCPU 0 as `boot` says.  Doorbells stay.  Stopped. */
 int vm_reset(struct vm *vm, const struct vm_boot *boot, struct err *err) must_check;
 void vm_start(struct vm *vm);
 /* Returns when every vCPU is out of KVM_RUN and its last access has finished. */
 void vm_stop(struct vm *vm);
 
+/* Guest-physical addresses have this many bits: nothing can be mapped above. */
+unsigned vm_phys_bits(const struct vm *vm);
 /* The guest's line `gsi` (0 to 23); vm_msi: the sink of MSIs.  Borrowed, any thread. */
 struct irq vm_line(struct vm *vm, unsigned gsi);
 struct msi_sink *vm_msi(struct vm *vm);
-/* ioeventfd.  Any thread. */
+/*
+ * ioeventfd.  Any thread.  -errno when KVM has no room or cannot match it; the write then reaches the region as before.
+ * The doorbell is copied; delete with the same values.
+ */
 int vm_doorbell_add(struct vm *vm, const struct doorbell *d);
 void vm_doorbell_del(struct vm *vm, const struct doorbell *d);
 /* Registers, the instruction decoded, the exits before it: text for people, to `fd`.  Stopped. */
