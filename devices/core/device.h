@@ -40,8 +40,9 @@ struct device_class {
                      int x;                                                                \
                  }))
 
-/* What a device asks of the machine.  REQ_EXIT carries the exit code that bothy ends with. */
-enum request { REQ_RESET, REQ_POWEROFF, REQ_EXIT, REQ_CRASHED };
+/* What a device asks of the machine.  REQ_EXIT carries the exit code that bothy ends with; REQ_BUTTON presses the power
+ * button, REQ_QUIT is the user's wish to end at once. */
+enum request { REQ_RESET, REQ_POWEROFF, REQ_EXIT, REQ_CRASHED, REQ_BUTTON, REQ_QUIT };
 
 /* All that a device can reach.  Functions may be called from any thread, any lane held, unless they say otherwise. */
 struct device_env {
