@@ -76,8 +76,10 @@ static int parse_long(struct parser *p, const char *word, struct err *err)
     o = opts_find(p->opts, name);
     if (o)
         return set_option(p, o, *eq ? eq + 1 : NULL, err);
-    if (strcmp(word, "help"))
+    if (strcmp(name, "help"))
         return unknown_option(p, name, err);
+    if (*eq)
+        return err_set(err, EINVAL, "option \"--help\" takes no value");
     p->help = true;
     return 0;
 }

@@ -64,11 +64,14 @@ struct cli_exit_text {
 };
 extern const struct cli_exit_text cli_exit_texts[];
 
-/* What help calls an option's value ("FILE", "on|off"); NULL for a switch. */
+/* What help calls an option's value ("FILE", "text|man"), maybe in `buf`; NULL for a switch. */
+enum { CLI_ARG_MAX = 96 };
 const char *cli_arg_name(const struct opt *o, char *buf, size_t n);
 /* Plain text, 80 columns: all verbs; one verb. */
 void cli_print_overview(FILE *f);
 void cli_print_help(FILE *f, const struct cli_verb *v);
-/* bothy(1) in roff; the completion script for bash. */
+/* bothy(1) in roff, and one verb's part of it. */
 void cli_print_man(FILE *f);
+void cli_print_man_verb(FILE *f, const struct cli_verb *v);
+/* The completion script for bash. */
 void cli_print_completion(FILE *f);

@@ -22,15 +22,29 @@ static const char tail[] = "    *)\n"
                            "    esac\n"
                            "    [ -z \"$files\" ] || compopt -o filenames\n"
                            "    COMPREPLY=($(compgen $files -W \"$words\" -- \"$cur\"))\n"
+                           "    [[ $COMPREPLY != *: ]] || compopt -o nospace\n"
                            "}\n"
                            "complete -F _bothy bothy\n";
 
-/* How the value of an option or an argument called `arg` completes: "-f", "-d" or "" . */
+/* What compgen is told for a value that help calls `arg`: files for "[FILE]", directories for "DIR". */
 static const char *path_flag(const char *arg)
 {
-    if (arg && strstr(arg, "DIR"))
+    if (!arg || strchr(arg, '|'))
+        return "";
+    if (strstr(arg, "DIR"))
         return "-d";
-    return arg && (strstr(arg, "FILE") || strstr(arg, "PATH")) ? "-f" : "";
+    return strstr(arg, "FILE") || strstr(arg, "PATH") ? "-f" : "";
+}
+
+/* The fixed beginnings of "stdio|file:PATH|pty[:LINK]": stdio file: pty. */
+static void print_alternatives(FILE *f, const char *arg)
+{
+    while (*arg) {
+        fwrite(arg, 1, strspn(arg, "abcdefghijklmnopqrstuvwxyz0123456789-_:"), f);
+        fputc(' ', f);
+        arg = strchrnul(arg, '|');
+        arg += *arg == '|';
+    }
 }
 
 static void print_verbs(FILE *f)
@@ -41,14 +55,17 @@ static void print_verbs(FILE *f)
 
 static void print_value(FILE *f, const struct opt *o)
 {
+    char buf[CLI_ARG_MAX];
+    const char *arg = cli_arg_name(o, buf, sizeof(buf));
+
     if (o->letter)
         fprintf(f, "        -%c|--%s) ", o->letter, o->name);
     else
         fprintf(f, "        --%s) ", o->name);
     fputs("words='", f);
-    for (size_t i = 0; o->kind == OPT_ENUM && o->words[i]; i++)
-        fprintf(f, "%s ", o->words[i]);
-    fprintf(f, "' files=%s;;\n", path_flag(o->arg));
+    if (arg && strchr(arg, '|'))
+        print_alternatives(f, arg);
+    fprintf(f, "' files=%s;;\n", path_flag(arg));
 }
 
 static void print_verb(FILE *f, const struct cli_verb *v)

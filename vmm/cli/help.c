@@ -1,6 +1,8 @@
 /* `bothy help`: all that the verbs' tables say, as text, manual page or completion script. */
 #include "vmm/cli/cli.h"
 
+#include <ctype.h>
+
 enum { COLUMNS = 80, HELP_COLUMN = 30 };
 
 const struct cli_exit_text cli_exit_texts[] = {
@@ -85,7 +87,7 @@ static void print_row(FILE *f, const char *left, const char *right)
 
 static void print_opt(FILE *f, const struct opt *o)
 {
-    char left[128], right[512], words[96], letter[8] = "    ";
+    char left[128], right[512], words[CLI_ARG_MAX], letter[8] = "    ";
     const char *arg = cli_arg_name(o, words, sizeof(words));
     const char *note = o->kind == OPT_LIST ? "; may be repeated" : "";
 
@@ -103,7 +105,7 @@ void cli_print_help(FILE *f, const struct cli_verb *v)
 {
     fprintf(f, "Usage: bothy %s%s%s%s\n\n", v->name, v->opts ? " [OPTION]..." : "", v->args ? " " : "",
             v->args ? v->args : "");
-    fprintf(f, "%s.\n", v->summary);
+    fprintf(f, "%c%s.\n", toupper((unsigned char)v->summary[0]), v->summary + 1);
     if (v->text)
         print_paragraphs(f, v->text);
     fprintf(f, "\nOptions:\n");
@@ -133,7 +135,7 @@ struct help_opts {
 
 static const struct opt help_opts[] = {
     O_ENUM(struct help_opts, as, "as", "text", print_words,
-           "text for people; the whole manual page in roff; the completion script for bash"),
+           "text for people, the manual page in roff, or the completion script for bash"),
     O_END,
 };
 

@@ -1,6 +1,8 @@
 /* The manual page bothy(1), in the man(7) macros of roff. */
 #include "vmm/cli/cli.h"
 
+#include <ctype.h>
+
 /* Text such that roff prints it as it is. */
 static void roff(FILE *f, const char *text, size_t n)
 {
@@ -39,7 +41,7 @@ static void man_paragraphs(FILE *f, const char *text)
 
 static void man_opt(FILE *f, const struct opt *o)
 {
-    char words[96];
+    char words[CLI_ARG_MAX];
     const char *arg = cli_arg_name(o, words, sizeof(words));
 
     fputs(".TP\n", f);
@@ -63,11 +65,12 @@ static void man_opt(FILE *f, const struct opt *o)
     fputs(o->kind == OPT_LIST ? "; may be repeated.\n" : ".\n", f);
 }
 
-static void man_verb(FILE *f, const struct cli_verb *v)
+void cli_print_man_verb(FILE *f, const struct cli_verb *v)
 {
     fprintf(f, ".SS bothy %s%s%s%s\n", v->name, v->opts ? " [OPTION]..." : "", v->args ? " " : "",
             v->args ? v->args : "");
-    roff_str(f, v->summary);
+    fputc(toupper((unsigned char)v->summary[0]), f);
+    roff_str(f, v->summary + 1);
     fputs(".\n", f);
     if (v->text)
         man_paragraphs(f, v->text);
@@ -86,7 +89,7 @@ void cli_print_man(FILE *f)
           ".SH VERBS\n",
           f);
     for (const struct cli_verb *const *v = cli_verbs; *v; v++)
-        man_verb(f, *v);
+        cli_print_man_verb(f, *v);
     fputs(".SH EXIT STATUS\n", f);
     for (const struct cli_exit_text *e = cli_exit_texts; e->code; e++) {
         fprintf(f, ".TP\n.B %s\n", e->code);

@@ -1,0 +1,26 @@
+#!/bin/bash
+# Usage: completion_test.sh BOTHY.BASH MAN-PAGE: does bash complete, does groff accept the manual without a word?
+source "$1" || exit 1
+compopt() { :; } # works only while bash itself completes
+
+expect() # WANTED WORD...: completes the last word
+{
+    local wanted=$1
+    shift
+    COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+    _bothy
+    [ "${COMPREPLY[*]}" = "$wanted" ] || { echo "$*: got \"${COMPREPLY[*]}\", wanted \"$wanted\""; exit 1; }
+}
+
+expect help bothy he
+expect --version bothy --v
+expect "--as --help" bothy help -
+expect help bothy help hel
+expect "man" bothy help --as m
+expect "man" bothy help --as = m
+expect "text man bash" bothy help --as =
+expect "" bothy no-such-verb x
+
+type groff >/dev/null 2>&1 || { echo "no groff: manual not checked"; exit 0; }
+said=$(groff -man -Tutf8 -wall -z "$2" 2>&1)
+[ -z "$said" ] || { echo "$said"; exit 1; }
