@@ -1,0 +1,26 @@
+# Runs in the machine as process 1, once / and /dev are ready: run the job, send back its output and results, power off.
+# Serial ports: 1 the console, 2 the job's output, 3 its errors, 4 a gzipped tar with the exit code and the files asked for.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8
+ip link set lo up
+for port in 1 2 3; do stty -F /dev/ttyS$port 115200 raw -echo; done
+
+# The job writes to pipes, not to the ports, so that it sees no terminal.
+mkfifo /rig/stdout /rig/stderr
+cat /rig/stdout >/dev/ttyS1 & out=$!
+cat /rig/stderr >/dev/ttyS2 & err=$!
+setsid /bin/sh /rig/job </dev/null >/rig/stdout 2>/rig/stderr
+echo $? >/rig/code
+
+# What the job left running may hold its pipes. Kernel threads have no exe.
+for process in /proc/[0-9]*; do
+    case ${process#/proc/} in
+    1 | $out | $err) ;;
+    *) [ -e $process/exe ] && kill -9 ${process#/proc/} ;;
+    esac
+done
+wait $out $err
+
+set -- rig/code
+while read -r file; do [ -e "$file" ] && set -- "$@" "${file#/}"; done </rig/out
+tar -C / -czf - "$@" >/dev/ttyS3
+poweroff -f

@@ -1,0 +1,146 @@
+# What the rigs share: the command line, the job that goes in, what comes back. Sourced by svm and vmx, which define
+#   rig_about, rig_memory (MiB), rig_seconds, rig_cpus (only where it can be chosen)
+#   rig_prepare   make what the machine boots from; its initramfs ends with $job/initrd.job
+#   rig_start     exec the emulator: the console goes to $job/console, the 2nd, 3rd and 4th serial port to $job/out,
+#                 $job/err (both pipes) and $job/result
+# and end with rig_main "$@".
+set -euo pipefail
+shopt -s inherit_errexit
+
+rig_dir=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
+rig=$(basename "$0")
+guest=$rig_dir/../guest
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/bothy/rig
+
+rig_usage()
+{
+    cat <<END
+usage: tools/rig/$rig [OPTION]... -- COMMAND [ARGUMENT]...
+Runs COMMAND in $rig_about.
+Its output and exit code are passed on. 124: time-out, 125: the rig itself failed.
+
+  --timeout SECONDS  end everything after that time, the rig's start included ($rig_seconds)
+  --memory MIB       the machine's memory ($rig_memory)${rig_cpus:+
+  --cpus N           the machine's CPUs ($rig_cpus)}
+  --in FILE          take this file or directory in, under its own name (may be repeated)
+  --out FILE         bring this file back when the command has ended (may be repeated)
+  -e NAME=VALUE      set an environment word (may be repeated)
+  -v                 show the machine's console on stderr
+END
+}
+
+rig_fail() { echo "$rig: $*" >&2; exit 125; }
+
+# rig_number OPTION VALUE LEAST
+rig_number()
+{
+    [[ $2 =~ ^[1-9][0-9]{0,6}$ ]] && (($2 >= $3)) || rig_fail "$1 $2: a number from $3 up is wanted"
+}
+
+# A word as a POSIX shell reads it back.
+rig_quote() { printf "'%s'" "${1//\'/\'\\\'\'}"; }
+
+# Packs the directory $job/files: what the machine finds over its own initramfs. /rig/job is the command, as a script;
+# /rig/out lists the files that are to come back.
+rig_pack_job()
+{
+    local word name
+    mkdir -p "$job/files/rig"
+    {
+        printf 'cd %s || exit 125\n' "$(rig_quote "$PWD")"
+        for word in "${env[@]}"; do
+            name=${word%%=*}
+            [[ $name =~ ^[A-Za-z_][A-Za-z0-9_]*$ && $word == *=* ]] || rig_fail "-e $word: NAME=VALUE is wanted"
+            printf 'export %s=%s\n' "$name" "$(rig_quote "${word#*=}")"
+        done
+        printf 'exec'
+        for word in "${command[@]}"; do printf ' %s' "$(rig_quote "$word")"; done
+        echo
+    } >"$job/files/rig/job"
+    for word in "${out[@]}"; do realpath -ms "$word"; done >"$job/files/rig/out"
+    (cd "$job/files" && find . | cpio -o -H newc --quiet -R 0:0 >"$job/initrd.job")
+}
+
+# Puts what the machine sent back where it belongs and sets code; fails where the machine did not send all.
+rig_take_result()
+{
+    local file path
+    mkdir "$job/back"
+    tar -xzf "$job/result" -C "$job/back" 2>/dev/null && code=$(cat "$job/back/rig/code" 2>/dev/null) || return
+    for file in "${out[@]}"; do
+        path=$(realpath -ms "$file")
+        if [[ -e $job/back$path ]]; then
+            cp -rT "$job/back$path" "$file" || rig_fail "--out $file: cannot write it here"
+        else
+            echo "$rig: --out $file: the command left no such file" >&2
+            ((code)) || code=125
+        fi
+    done
+}
+
+rig_main()
+{
+    local in=() out=() env=() command=() verbose='' readers emulator status log code
+    while (($#)); do
+        case $1 in
+        --timeout | --memory | --cpus | --in | --out | -e) (($# > 1)) || rig_fail "$1 wants a value" ;;&
+        --timeout) rig_number "$1" "$2" 1; rig_seconds=$2; shift 2 ;;
+        --memory) rig_number "$1" "$2" 512; rig_memory=$2; shift 2 ;;
+        --cpus)
+            [[ ${rig_cpus-} ]] || rig_fail '--cpus: this rig has one CPU'
+            rig_number "$1" "$2" 1; rig_cpus=$2; shift 2
+            ;;
+        --in) [[ -e $2 ]] || rig_fail "--in $2: no such file"; in+=("$2"); shift 2 ;;
+        --out) out+=("$2"); shift 2 ;;
+        -e) env+=("$2"); shift 2 ;;
+        -v) verbose=1; shift ;;
+        -h | --help) rig_usage; exit ;;
+        --) command=("${@:2}"); break ;;
+        *) rig_fail "unknown option '$1' (tools/rig/$rig --help; a command comes after --)" ;;
+        esac
+    done
+    ((${#command[@]})) || rig_fail "no command (tools/rig/$rig --help)"
+
+    children=
+    job=$(mktemp -d "${TMPDIR:-/tmp}/bothy-rig.XXXXXX")
+    trap '[[ ! $children ]] || kill $children 2>/dev/null || true; wait; rm -rf "$job"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    rig_pack_job
+    rig_prepare
+
+    mkfifo "$job/out" "$job/err"
+    : >"$job/console"
+    cat "$job/out" &
+    readers=$!
+    cat "$job/err" >&2 &
+    readers+=" $!"
+    # timeout(1) passes our signal on to the emulator, and has a process group of its own, so that the terminal's Ctrl-C
+    # comes to us alone.
+    (rig_start) </dev/null >>"$job/console" 2>&1 &
+    emulator=$!
+    if [[ $verbose ]]; then
+        tail -n +1 -f --pid=$emulator "$job/console" > >(sed -u 's/\r//g' >&2) &
+        readers+=" $!"
+    fi
+    children="$emulator $readers"
+
+    status=0
+    wait $emulator || status=$?
+    # Opened for both, a pipe opens at once, and so wakes a reader whose pipe the emulator never opened.
+    : <>"$job/out" <>"$job/err"
+    wait $readers || true
+    children=
+
+    rig_take_result && exit "$code"
+    mkdir -p "$cache"
+    log=$cache/$rig.log
+    sed 's/\r//g' "$job/console" >"$log.$$" && mv "$log.$$" "$log"
+    case $status in
+    124 | 137)
+        echo "$rig: time-out after $rig_seconds s; the console's log is $log" >&2
+        exit 124
+        ;;
+    *) rig_fail "no result: $(grep -m1 'Kernel panic' "$log" || tail -n1 "$log"); the console's log is $log" ;;
+    esac
+}
