@@ -1,4 +1,5 @@
-/* Sockets, cores and threads, and the APIC ids that follow from them [Intel SDM vol. 3A §9.9.3; AMD APM vol. 3 E.5]. */
+/* Sockets, cores and threads, and the APIC ids that follow from them [Intel SDM vol. 3A, multiple-processor topology].
+ */
 #pragma once
 #include "vmm/base/base.h"
 
