@@ -19,8 +19,9 @@ struct vq_side {
 };
 struct vq_chain {
     uint16_t head;      /* descriptor index (split) or buffer id (packed): below the queue's size, unique in flight */
-    uint16_t ndesc;     /* ring slots that it took */
+    uint16_t ndesc;     /* ring slots that it took; this and the next two are the core's */
     uint16_t life;      /* which life of the queue it belongs to: a reset ends one */
+    uint16_t iovs;      /* where its iovecs are */
     struct vq_side out; /* the guest wrote it: requests */
     struct vq_side in;  /* the guest will read it: replies */
     uint32_t written;   /* what the guest will be told */
