@@ -24,6 +24,7 @@ struct lane {
     pthread_mutex_t lock;
     pthread_cond_t idle;
     unsigned inflight;
+    unsigned posted; /* work whose done() is due; under the loop's lock */
 };
 
 struct watch {
@@ -32,8 +33,8 @@ struct watch {
     uint32_t events;   /* EPOLLIN | EPOLLOUT …; 0: keep, but sleep */
     void (*ready)(struct watch *w, uint32_t revents);
     struct list link; /* private to the loop, as is all below in the others */
-    unsigned gen;
-    bool active;
+    uint64_t id;      /* never used twice by a loop; 0: not added */
+    bool always;      /* a regular file, which epoll refuses and which never blocks */
 };
 
 enum clk { CLK_HOST, CLK_GUEST }; /* CLK_GUEST stands still while the machine is stopped */
@@ -52,10 +53,12 @@ struct work {
     int (*run)(struct work *w);            /* on a worker thread, no lane held; may block */
     void (*done)(struct work *w, int ret); /* in the lane */
     int ret;
+    bool queued, submitted;
     struct list link;
 };
 
-/* A loop that nobody runs yet.  loop_run() by the calling thread, or loop_thread() to start one for it. */
+/* A loop that nobody runs yet.  It belongs to the calling thread, which calls loop_run(), or loop_thread() instead to
+ * start one for it. */
 int loop_create(const char *name, struct loop **ret, struct err *err) must_check;
 /* Stops and joins the thread if there is one.  All watches and timers must be gone.  Accepts NULL. */
 void loop_destroy(struct loop *l);
@@ -72,7 +75,7 @@ void loop_clock_stop(struct loop *l);
 void loop_clock_start(struct loop *l);
 
 void lane_init(struct lane *lane, struct loop *loop);
-void lane_fini(struct lane *lane);
+void lane_fini(struct lane *lane); /* nothing in flight, lane not held */
 static inline void lane_lock(struct lane *lane)
 {
     pthread_mutex_lock(&lane->lock);
@@ -85,18 +88,21 @@ static inline void lane_unlock(struct lane *lane)
 void lane_begin(struct lane *lane);
 void lane_end(struct lane *lane);
 /*
- * Waits, lane held on entry and exit and released in between, until no operation is in flight.  On the loop's own
- * thread (or when nobody runs the loop, as in tests) it runs the loop meanwhile.
+ * Waits, lane held on entry and exit and released in between, until no operation is in flight and no posted work
+ * waits.  On the loop's own thread it runs the loop meanwhile.
  */
 void lane_drain(struct lane *lane);
 
-/* In the lane, or before the loop runs.  watch_del: when it returns, ready() will not be called again. */
+/* In the lane, or before the loop runs.  watch_del: when it returns, ready() will not be called again; then close the
+ * descriptor.  Regular files are always ready.  EPOLLHUP and EPOLLERR come unasked, but not while `events` is 0. */
 void watch_add(struct watch *w);
-void watch_set(struct watch *w, uint32_t events); /* change what to wait for */
+void watch_set(struct watch *w, uint32_t events); /* change what to wait for; no-op when not added */
 void watch_del(struct watch *w);                  /* no-op when not added */
 void timer_arm(struct timer *t, uint64_t due_ns); /* absolute, on its clock; re-arms */
 void timer_disarm(struct timer *t);               /* no-op when not armed */
-/* run() on a worker, then done() in the lane.  Counts as in flight in the lane from here to done().  In the lane. */
+/* run() on a worker, then done() in the lane.  Counts as in flight in the lane from here to done().  In the lane.
+ * done() gets what run() returned, or -EAGAIN when the host has no thread for it. */
 void work_submit(struct work *w);
-/* done(w, 0) in the lane, soon, on the loop's thread.  Any thread, any lane held. */
+/* done(w, 0) in the lane, soon, on the loop's thread; once, however often it was posted until then.  Any thread, any
+ * lane held. */
 void work_post(struct work *w);
