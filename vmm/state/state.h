@@ -1,11 +1,11 @@
 /*
  * A device's guest-visible state is one nested struct, and a table names its fields.  Reset assigns the struct, save
- * and load walk the table, a unit test proves that every byte is named, and `state_print` shows it to people.
+ * and load walk the table, and a unit test proves that every byte is named.
  *
  * On the wire fields go by name: unknown or missing fields are told apart from damage, and a missing field keeps its
  * reset value.  Format: a section is {u32 magic, u16 version, u8 name length, name, u32 payload length}, a field in it
- * is {u8 name length, name, u8 kind, u32 length, bytes}; integers little endian; nested structs are nested sections
- * without the magic.
+ * is {u8 name length, name, u8 kind, u32 length, bytes}; integers little endian; the bytes of nested structs are
+ * sections without the magic, one for each element of an array.
  */
 #pragma once
 #include "vmm/base/base.h"
@@ -24,8 +24,8 @@ struct field {
 
 struct state_desc {
     const char *name;
-    uint16_t version;
-    uint32_t size; /* of the described struct */
+    uint16_t version; /* raised when older bothys must not load it; fields alone may come and go without */
+    uint32_t size;    /* of the described struct */
     const struct field *fields;
     int (*check)(void *obj, struct err *err); /* after load: the stream is hostile */
 };
@@ -83,7 +83,7 @@ struct state_reader { /* borrowed bytes, hostile */
     const uint8_t *buf;
     size_t len, off;
 };
-enum { STATE_NAME_MAX = 63, STATE_PAYLOAD_MAX = 16 << 20, STATE_DEPTH_MAX = 8 };
+enum { STATE_NAME_MAX = 63, STATE_PAYLOAD_MAX = 16 << 20 };
 
 /* One section called `id` ("com1", "disk0.queue3"). */
 void state_save(struct state_writer *w, const char *id, const struct state_desc *d, const void *obj);
