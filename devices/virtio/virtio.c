@@ -21,18 +21,13 @@ enum {
     STATUS_BITS = STATUS_DRIVER_BITS | VIRTIO_CONFIG_S_NEEDS_RESET,
 };
 
-static uint64_t offered(const struct virtio *v)
-{
-    return v->ops->features | core_features;
-}
-
 static int check_state(void *obj, struct err *err)
 {
     struct virtio_core *c = container_of((struct virtio_state *)obj, struct virtio_core, s);
 
-    if (c->s.features & ~offered(c->v))
+    if (c->s.features & ~c->v->offered)
         return err_set(err, EBADMSG, "the driver accepted features %#llx that this device does not have",
-                       (unsigned long long)(c->s.features & ~offered(c->v)));
+                       (unsigned long long)(c->s.features & ~c->v->offered));
     if (c->s.status & ~STATUS_BITS)
         return err_set(err, EBADMSG, "impossible status %#x", c->s.status);
     return 0;
@@ -133,8 +128,8 @@ int virtio_init(struct virtio *v, const struct virtio_ops *ops, struct err *err)
 
     v->ops = ops;
     v->core = c;
-    if (!v->nqueues)
-        v->nqueues = ops->nqueues;
+    v->nqueues = v->nqueues ? v->nqueues : ops->nqueues;
+    v->offered = core_features | (v->offered ? v->offered : ops->features);
     c->v = v;
     c->hook = (struct device_hook){hook_reset, hook_settle, hook_start, hook_stop, NULL};
     c->qs = xcalloc(v->nqueues, sizeof(c->qs[0]));
@@ -229,7 +224,7 @@ void virtio_set_status(struct virtio *v, uint8_t status)
     }
     /* Bits that may not be set yet stay clear, which is how a driver learns of it.  None but a reset clears one. */
     if (new &VIRTIO_CONFIG_S_FEATURES_OK &&
-        (c->s.features & ~offered(v) || !(c->s.features & 1ull << VIRTIO_F_VERSION_1)))
+        (c->s.features & ~v->offered || !(c->s.features & 1ull << VIRTIO_F_VERSION_1)))
         new &= ~VIRTIO_CONFIG_S_FEATURES_OK;
     if (!((now | new) & VIRTIO_CONFIG_S_FEATURES_OK))
         new &= ~VIRTIO_CONFIG_S_DRIVER_OK;
@@ -245,7 +240,7 @@ void virtio_set_status(struct virtio *v, uint8_t status)
 
 uint32_t virtio_offered(const struct virtio *v, uint32_t page)
 {
-    return page < 2 ? (uint32_t)(offered(v) >> (32 * page)) : 0;
+    return page < 2 ? (uint32_t)(v->offered >> (32 * page)) : 0;
 }
 
 uint32_t virtio_accepted(const struct virtio *v, uint32_t page)

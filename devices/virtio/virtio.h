@@ -32,7 +32,7 @@ struct virtio_ops {
     uint16_t id;         /* device type [VIRTIO-v1.2 5] */
     uint8_t nqueues;     /* unless the device sets v->nqueues before virtio_init() */
     uint16_t queue_size; /* maximum, power of two */
-    uint64_t features;   /* device-specific bits; the core adds its own */
+    uint64_t features;   /* device-specific bits; as nqueues */
     size_t config_size;
     size_t config_wr_off, config_wr_len; /* the bytes of v->config that the driver may change */
     void (*reset)(struct virtio *v);     /* by guest or machine: own state and v->config as at power-on; lane drained */
@@ -79,13 +79,14 @@ struct virtio {
     struct device dev;
     const struct virtio_ops *ops;
     unsigned nqueues;
+    uint64_t offered;  /* ops->features, unless the device sets it before virtio_init(); the core adds its own */
     uint64_t features; /* negotiated; final in activate() */
     uint8_t *config; /* config_size plain little-endian bytes, filled by the device after virtio_init() and in reset */
     struct virtio_core *core;
     struct virtio_transport *transport; /* set by the board's attach */
 };
 
-/* From the device's init, after it has set nqueues if it differs from the ops table. */
+/* From the device's init, after it has set nqueues and offered if they differ from the ops table. */
 int virtio_init(struct virtio *v, const struct virtio_ops *ops, struct err *err) must_check;
 void virtio_fini(struct virtio *v); /* copes with a half-done init */
 static inline bool virtio_has(const struct virtio *v, unsigned feature_bit)

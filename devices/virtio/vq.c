@@ -33,19 +33,7 @@ static void vq_again(struct work *w, int ret)
     struct vq *q = container_of(w, struct vq, again);
 
     (void)ret;
-    q->again_posted = false;
     vq_dispatch(q);
-    lane_end(&q->v->dev.lane);
-}
-
-/* A guest that adds chains as fast as the device takes them must not keep the lane from others. */
-static void vq_yield(struct vq *q)
-{
-    if (q->again_posted)
-        return;
-    q->again_posted = true;
-    lane_begin(&q->v->dev.lane);
-    work_post(&q->again);
 }
 
 static void vq_rung(struct watch *w, uint32_t revents)
@@ -179,7 +167,8 @@ int vq_pop(struct vq *q, struct vq_chain *ret)
     if (q->v->core->s.status & VIRTIO_CONFIG_S_NEEDS_RESET)
         return -EPROTO;
     if (!q->budget) {
-        vq_yield(q);
+        /* A guest that adds chains as fast as the device takes them must not keep the lane from others. */
+        work_post(&q->again);
         return 0;
     }
     rc = take(q, ret);

@@ -55,9 +55,8 @@ struct vq {
     struct iovec *iov;   /* ops->queue_size times so many; memory only where they were used */
     uint16_t *free_iovs; /* stack of those that no chain has, `nfree` high */
     unsigned nfree;
-    bool *inflight; /* by head */
-    struct work again;
-    bool again_posted;
+    bool *inflight;    /* by head */
+    struct work again; /* posted when the budget is spent */
     struct doorbell bell;
     struct watch watch; /* of bell.fd, -1: none */
 };

@@ -1,0 +1,394 @@
+/*
+ * Raw disks: a regular file or a host's block device.  Reads, writes and flushes go by io_uring, in batches; whatever
+ * may take long without a good asynchronous form (discard, zeroing, buffers that O_DIRECT does not take) runs on a
+ * worker, as does everything on a host without io_uring.
+ */
+#include "devices/block/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <liburing.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include "devices/block/block.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/log.h"
+#include "vmm/mem/gmem.h"
+
+enum {
+    SECTOR = 512,
+    DIRECT_ALIGN_MAX = 4096,
+    RING_ENTRIES = 128,   /* requests in the kernel at a time; the others wait here */
+    BOUNCE_MAX = 1 << 20, /* bytes at a time that go through a buffer of ours */
+    ZEROES = 64 << 10,    /* bytes at a time where zeroes have to be written */
+    RANGE_MAX = 1 << 30,  /* bytes at a time of a discard or of zeroing */
+};
+
+struct file {
+    struct blk b;
+    int fd;
+    bool device;        /* a block device */
+    uint64_t bytes;     /* the file's own size: the last sector may be cut short */
+    uint32_t mem_align; /* of buffers; 1 unless O_DIRECT */
+    bool uring;         /* `ring` is there */
+    struct io_uring ring;
+    struct watch watch;  /* of the ring */
+    unsigned inflight;   /* requests in the ring */
+    struct list waiting; /* for room in it */
+    struct work retry;
+};
+
+static struct file *file_of(struct blk *b)
+{
+    return container_of(b, struct file, b);
+}
+
+/*
+ * A read met the end of the file.  What is left is the rest of the last sector, which reads as zeroes, unless somebody
+ * cut the file behind our back.
+ */
+static int64_t read_past_end(const struct file *f, const struct blk_req *r)
+{
+    static const char zeroes[SECTOR];
+
+    if (r->off < f->bytes)
+        return -EIO;
+    for (unsigned i = 0; i < r->niov; i++)
+        gspan_put((struct gspan){.p = r->iov[i].iov_base, .len = r->iov[i].iov_len}, 0, zeroes, r->iov[i].iov_len);
+    return (int64_t)r->len;
+}
+
+static void complete(struct file *f, struct blk_req *r, int64_t ret)
+{
+    if (!ret && r->op == BLK_READ)
+        ret = read_past_end(f, r);
+    blk_complete(r, ret);
+}
+
+/* Does the kernel take the request's buffers as they are? */
+static bool buffers_fit(const struct file *f, const struct blk_req *r)
+{
+    uintptr_t bits = 0;
+
+    for (unsigned i = 0; i < r->niov && f->mem_align > 1; i++)
+        bits |= (uintptr_t)r->iov[i].iov_base | r->iov[i].iov_len;
+    return !(bits & (f->mem_align - 1));
+}
+
+/* ---- On a worker. ---- */
+
+static ssize_t transfer(const struct file *f, const struct blk_req *r, struct iovec *iov, unsigned niov)
+{
+    off_t off = (off_t)r->off;
+    ssize_t n = r->op == BLK_READ ? preadv(f->fd, iov, (int)niov, off) : pwritev(f->fd, iov, (int)niov, off);
+
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t bounce(const struct file *f, struct blk_req *r)
+{
+    size_t len = min_u64(r->len, BOUNCE_MAX), at = 0;
+    cleanup_free char *buf = aligned_alloc(DIRECT_ALIGN_MAX, align_up(len, DIRECT_ALIGN_MAX));
+    struct iovec one = {.iov_base = buf, .iov_len = len};
+    ssize_t n = 0;
+
+    if (!buf)
+        return -ENOMEM;
+    if (r->op == BLK_READ) {
+        n = transfer(f, r, &one, 1);
+        if (n <= 0)
+            return n;
+        len = (size_t)n;
+    }
+    for (unsigned i = 0; at < len; i++) {
+        size_t part = min_u64(r->iov[i].iov_len, len - at);
+        struct gspan g = {.p = r->iov[i].iov_base, .len = part};
+
+        if (r->op == BLK_READ)
+            gspan_put(g, 0, buf + at, part);
+        else
+            gspan_get(g, 0, buf + at, part);
+        at += part;
+    }
+    return r->op == BLK_READ ? n : transfer(f, r, &one, 1);
+}
+
+static ssize_t write_zeroes(const struct file *f, const struct blk_req *r, size_t len)
+{
+    static const char zeroes[ZEROES] __attribute__((aligned(DIRECT_ALIGN_MAX)));
+    ssize_t n = pwrite(f->fd, zeroes, min_u64(len, ZEROES), (off_t)r->off);
+
+    return n < 0 ? -errno : n;
+}
+
+static ssize_t fill_range(const struct file *f, const struct blk_req *r)
+{
+    size_t len = min_u64(r->len, RANGE_MAX);
+    uint64_t range[2] = {r->off, len};
+    bool punch = r->op == BLK_DISCARD || r->unmap;
+    int rc;
+
+    if (f->device)
+        rc = ioctl(f->fd, r->op == BLK_DISCARD ? BLKDISCARD : BLKZEROOUT, range);
+    else
+        rc = fallocate(f->fd, FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+                       (off_t)r->off, (off_t)len);
+    if (!rc)
+        return (ssize_t)len;
+    if (errno == EOPNOTSUPP && r->op == BLK_ZERO)
+        return write_zeroes(f, r, len);
+    return -errno;
+}
+
+static int run_work(struct work *w)
+{
+    struct blk_req *r = container_of(w, struct blk_req, work);
+    const struct file *f = file_of(r->blk);
+
+    switch (r->op) {
+    case BLK_READ:
+    case BLK_WRITE:
+        return (int)(buffers_fit(f, r) ? transfer(f, r, r->iov, r->niov) : bounce(f, r));
+    case BLK_FLUSH:
+        return fdatasync(f->fd) ? -errno : 0;
+    case BLK_DISCARD:
+    case BLK_ZERO:
+        return (int)fill_range(f, r);
+    }
+    return -EINVAL;
+}
+
+static void work_done(struct work *w, int ret)
+{
+    struct blk_req *r = container_of(w, struct blk_req, work);
+    struct blk *b = r->blk;
+
+    complete(file_of(b), r, ret);
+    blk_batch(b);
+}
+
+/* ---- By io_uring, in the lane. ---- */
+
+static void to_ring(struct file *f, struct blk_req *r)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&f->ring);
+
+    assert(sqe); /* there are as many as requests may be in flight */
+    if (r->op == BLK_READ)
+        io_uring_prep_readv(sqe, 0, r->iov, r->niov, r->off);
+    else if (r->op == BLK_WRITE)
+        io_uring_prep_writev(sqe, 0, r->iov, r->niov, r->off);
+    else
+        io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
+    sqe->flags |= IOSQE_FIXED_FILE;
+    io_uring_sqe_set_data(sqe, r);
+    f->inflight++;
+}
+
+static void retry(struct work *w, int ret)
+{
+    (void)ret;
+    blk_kick(&container_of(w, struct file, retry)->b);
+}
+
+static void file_kick(struct blk *b)
+{
+    struct file *f = file_of(b);
+
+    /* When the host is short of memory for it, nothing else may ever come by to try again. */
+    if (f->uring && io_uring_sq_ready(&f->ring) && io_uring_submit(&f->ring) < 0)
+        work_post(&f->retry);
+}
+
+static void ring_ready(struct watch *w, uint32_t revents)
+{
+    struct file *f = container_of(w, struct file, watch);
+    struct io_uring_cqe *cqe;
+    struct list *next;
+
+    (void)revents;
+    while (!io_uring_peek_cqe(&f->ring, &cqe)) {
+        struct blk_req *r = io_uring_cqe_get_data(cqe);
+        int ret = cqe->res;
+
+        io_uring_cqe_seen(&f->ring, cqe);
+        f->inflight--;
+        if (ret == -EINTR || ret == -EAGAIN)
+            to_ring(f, r);
+        else
+            complete(f, r, ret);
+    }
+    while (f->inflight < RING_ENTRIES && (next = list_pop(&f->waiting)))
+        to_ring(f, container_of(next, struct blk_req, link));
+    blk_batch(&f->b);
+    file_kick(&f->b);
+}
+
+static void file_submit(struct blk *b, struct blk_req *r)
+{
+    struct file *f = file_of(b);
+
+    if (!f->uring || r->op == BLK_DISCARD || r->op == BLK_ZERO || !buffers_fit(f, r)) {
+        r->work = (struct work){.lane = b->lane, .run = run_work, .done = work_done};
+        work_submit(&r->work);
+    } else if (f->inflight < RING_ENTRIES) {
+        to_ring(f, r);
+    } else {
+        list_add_tail(&f->waiting, &r->link);
+    }
+}
+
+static void file_close(struct blk *b)
+{
+    struct file *f = file_of(b);
+
+    if (f->uring) {
+        watch_del(&f->watch);
+        io_uring_queue_exit(&f->ring);
+    }
+    if (f->fd >= 0)
+        close(f->fd); /* and the lock goes with it */
+    free(f);
+}
+
+static const struct blk_driver file_driver = {
+    .name = "file", .submit = file_submit, .kick = file_kick, .close = file_close};
+
+static void open_ring(struct file *f)
+{
+    if (io_uring_queue_init(RING_ENTRIES, &f->ring, 0))
+        return;
+    if (io_uring_register_files(&f->ring, &f->fd, 1)) {
+        io_uring_queue_exit(&f->ring);
+        return;
+    }
+    f->uring = true;
+    f->watch = (struct watch){.lane = f->b.lane, .fd = f->ring.ring_fd, .events = EPOLLIN, .ready = ring_ready};
+    watch_add(&f->watch);
+}
+
+/* ---- Opening. ---- */
+
+static int open_failed(const char *path, int code, bool read_only, struct err *err)
+{
+    static const struct {
+        int code;
+        const char *remedy;
+    } remedies[] = {
+        {ENOENT, "make an empty disk with: truncate -s 10G FILE"},
+        {EACCES, "give yourself access with chmod, or open it with ro"},
+        {EPERM, "the file may be immutable (lsattr); open it with ro"},
+        {EROFS, "open it with ro"},
+        {EISDIR, "a disk is a file or a block device, not a directory"},
+        {EINVAL, "its file system may not know O_DIRECT; use cache=writeback"},
+    };
+
+    for (size_t i = 0; i < array_len(remedies); i++)
+        if (remedies[i].code == code && !(code == EACCES && read_only))
+            return err_set(err, code, "%s: %s; %s", path, strerror(code), remedies[i].remedy);
+    return err_set(err, code, "%s: %s", path, strerror(code));
+}
+
+static int refuse_formats(const struct file *f, const char *path, struct err *err)
+{
+    static const struct {
+        uint32_t off;
+        const char *magic, *format;
+    } formats[] = {
+        {0, "QFI\xfb", "qcow2"}, {0, "KDMV", "VMDK"}, {0, "vhdxfile", "VHDX"}, {0x40, "\x7f\x10\xda\xbe", "VDI"}};
+    char head[DIRECT_ALIGN_MAX] __attribute__((aligned(DIRECT_ALIGN_MAX))) = {0};
+
+    if (pread(f->fd, head, sizeof(head), 0) < 0)
+        return err_set(err, errno, "read %s: %s", path, strerror(errno));
+    for (size_t i = 0; i < array_len(formats); i++)
+        if (!memcmp(head + formats[i].off, formats[i].magic, strlen(formats[i].magic)))
+            return err_set(err, EINVAL,
+                           "%s looks like a %s image, and only raw disks are read; convert it, or say format=raw if it "
+                           "is a raw disk that happens to begin so",
+                           path, formats[i].format);
+    return 0;
+}
+
+/* The smallest alignment of offsets and buffers that O_DIRECT takes here, by trying. */
+static uint32_t direct_align(int fd)
+{
+    cleanup_free char *buf = aligned_alloc(DIRECT_ALIGN_MAX, DIRECT_ALIGN_MAX);
+
+    if (buf && pread(fd, buf + SECTOR, SECTOR, SECTOR) >= 0)
+        return SECTOR;
+    return DIRECT_ALIGN_MAX;
+}
+
+static int measure(struct file *f, const char *path, const struct blk_open_opts *o, struct err *err)
+{
+    struct stat st;
+
+    if (fstat(f->fd, &st))
+        return err_set(err, errno, "%s: %s", path, strerror(errno));
+    f->device = S_ISBLK(st.st_mode);
+    if (!f->device && !S_ISREG(st.st_mode))
+        return err_set(err, EINVAL, "%s is neither a file nor a block device, so it cannot be a disk", path);
+    f->bytes = (uint64_t)st.st_size;
+    f->b.lim.align = SECTOR;
+    f->mem_align = 1;
+    if (f->device) {
+        int sector = SECTOR;
+
+        if (ioctl(f->fd, BLKGETSIZE64, &f->bytes) || ioctl(f->fd, BLKSSZGET, &sector))
+            return err_set(err, errno, "size of %s: %s", path, strerror(errno));
+        if (o->direct)
+            f->b.lim.align = (uint32_t)sector;
+    } else if (o->direct) {
+        f->b.lim.align = direct_align(f->fd);
+    }
+    if (o->direct)
+        f->mem_align = f->b.lim.align;
+    if (!f->bytes)
+        return err_set(err, EINVAL, "%s is empty; give it a size with: truncate -s 10G %s", path, path);
+    f->b.lim.size = align_up(f->bytes, f->b.lim.align);
+    if (f->b.lim.size == f->bytes)
+        return 0;
+    if (o->direct)
+        return err_set(err, EINVAL,
+                       "%s has %" PRIu64 " bytes, not a multiple of %u as cache=none needs; use cache=writeback, or: "
+                       "truncate -s %%%u %s",
+                       path, f->bytes, f->b.lim.align, f->b.lim.align, path);
+    log_msg(LOG_WARN, "%s has %" PRIu64 " bytes: its last sector is filled up with zeroes", path, f->bytes);
+    return 0;
+}
+
+int blk_open(const char *path, const struct blk_open_opts *o, struct lane *lane, struct blk_user *user,
+             struct blk **ret, struct err *err)
+{
+    struct file *f = xcalloc(1, sizeof(*f));
+    int rc = 0;
+
+    f->b = (struct blk){.drv = &file_driver, .lane = lane, .user = user, .lim.read_only = o->read_only};
+    f->retry = (struct work){.lane = lane, .done = retry};
+    list_init(&f->waiting);
+    /* O_NONBLOCK: a pipe must not hold us up before we see that it is one. */
+    f->fd = open(path, O_CLOEXEC | O_NONBLOCK | (o->read_only ? O_RDONLY : O_RDWR) | (o->direct ? O_DIRECT : 0));
+    if (f->fd < 0)
+        rc = open_failed(path, errno, o->read_only, err);
+    else
+        rc = measure(f, path, o, err);
+    if (!rc)
+        rc = file_lock(f->fd, !o->read_only, path, err);
+    if (!rc && !o->any_header)
+        rc = refuse_formats(f, path, err);
+    if (!rc && fcntl(f->fd, F_SETFL, o->direct ? O_DIRECT : 0))
+        rc = err_set(err, errno, "%s: %s", path, strerror(errno));
+    if (rc) {
+        file_close(&f->b);
+        return rc;
+    }
+    if (!o->workers)
+        open_ring(f);
+    *ret = &f->b;
+    return 0;
+}

@@ -1,0 +1,88 @@
+/* Image locks: open-file-description locks [fcntl(2)], which other VMMs take as well, and who holds them. */
+#include "devices/block/file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm/base/cleanup.h"
+
+static void close_dir(DIR **d)
+{
+    if (*d)
+        closedir(*d);
+}
+#define cleanup_dir __attribute__((cleanup(close_dir)))
+
+static bool file_says(const char *path, const char *word)
+{
+    char text[1024];
+    cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (n < 0)
+        return false;
+    text[n] = 0;
+    return strstr(text, word);
+}
+
+/* Does this process hold a lock on the file?  Such locks carry no pid, but /proc shows them beside the descriptor. */
+static bool holds(long pid, const struct stat *file)
+{
+    char path[64];
+    cleanup_dir DIR *fds = NULL;
+    struct dirent *e;
+    struct stat st;
+
+    snprintf(path, sizeof(path), "/proc/%ld/fd", pid);
+    fds = opendir(path);
+    while (fds && (e = readdir(fds))) {
+        snprintf(path, sizeof(path), "/proc/%ld/fd/%.16s", pid, e->d_name);
+        if (stat(path, &st) || st.st_dev != file->st_dev || st.st_ino != file->st_ino)
+            continue;
+        snprintf(path, sizeof(path), "/proc/%ld/fdinfo/%.16s", pid, e->d_name);
+        if (file_says(path, "lock:"))
+            return true;
+    }
+    return false;
+}
+
+/* The process that holds a lock on the file, or 0: another user's, or already gone. */
+static long holder(int fd)
+{
+    cleanup_dir DIR *proc = opendir("/proc");
+    struct dirent *e;
+    struct stat st;
+
+    if (!proc || fstat(fd, &st))
+        return 0;
+    while ((e = readdir(proc))) {
+        long pid = strtol(e->d_name, NULL, 10);
+
+        if (pid > 0 && holds(pid, &st))
+            return pid;
+    }
+    return 0;
+}
+
+int file_lock(int fd, bool write, const char *path, struct err *err)
+{
+    struct flock lock = {.l_type = write ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+    char who[64] = "another process";
+    long pid;
+
+    if (!fcntl(fd, F_OFD_SETLK, &lock))
+        return 0;
+    if (errno == EOPNOTSUPP || errno == ENOLCK || errno == EINVAL)
+        return 0; /* a file system without locks: nobody there can be kept out */
+    if (errno != EAGAIN && errno != EACCES)
+        return err_set(err, errno, "lock %s: %s", path, strerror(errno));
+    pid = holder(fd);
+    if (pid)
+        snprintf(who, sizeof(who), "process %ld", pid);
+    return err_set(err, EAGAIN, "%s is in use by %s; end it, let all users open it with ro, or give each a copy", path,
+                   who);
+}

@@ -1,0 +1,334 @@
+/* Block device [VIRTIO-v1.2 5.2]: up to 64 queues in front of one disk image.  No SCSI commands. */
+#include <linux/virtio_blk.h>
+#include <linux/virtio_ids.h>
+
+#include "devices/block/block.h"
+#include "devices/virtio/virtio.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/log.h"
+
+enum {
+    QUEUES_MAX = 64,
+    QUEUE_SIZE = 256,
+    SEGS_MAX = QUEUE_SIZE - 2, /* a header and a status besides */
+    SECTOR = 512,
+    PAGE = 4096,                 /* what host file systems like */
+    RANGE_SECTORS_MAX = 1 << 21, /* of a discard: 1 GiB, so that one does not hold the disk for long */
+    GEOMETRY_HEADS = 16,
+    GEOMETRY_SECTORS = 63, /* what everybody pretends */
+};
+
+enum { CACHE_WRITEBACK, CACHE_NONE };
+static const char *const cache_words[] = {[CACHE_WRITEBACK] = "writeback", [CACHE_NONE] = "none", NULL};
+enum { FORMAT_AUTO, FORMAT_RAW };
+static const char *const format_words[] = {[FORMAT_AUTO] = "auto", [FORMAT_RAW] = "raw", NULL};
+
+struct vblk_req { /* one for each descriptor head */
+    struct blk_req io;
+    struct vq_chain chain;
+    struct vq *q;
+    struct gspan status;
+    uint32_t reply; /* bytes that the guest gets when all goes well */
+};
+
+struct vblk_state {
+    uint8_t writeback; /* the driver's choice, where it negotiated that */
+};
+
+struct vblk {
+    struct virtio v;
+    char *path, *serial;
+    bool read_only, discard;
+    uint32_t cache, format, queues, block_size;
+    struct blk *disk;
+    struct blk_user user;
+    struct vblk_req *reqs;
+    uint64_t unflushed; /* queues with pushed chains, a bit each */
+    struct log_limit limit;
+    struct vblk_state s;
+};
+
+static const struct opt vblk_opts[] = {
+    O_STR(struct vblk, path, "path", NULL, "image file or block device", .arg = "FILE"),
+    O_BOOL(struct vblk, read_only, "ro", "off", "the guest may not write"),
+    O_STR(struct vblk, serial, "serial", NULL, "serial number, up to 20 bytes"),
+    O_ENUM(struct vblk, cache, "cache", "writeback", cache_words, "use the host's page cache, or pass it by"),
+    O_BOOL(struct vblk, discard, "discard", "on", "blocks that the guest discards are freed in the image"),
+    O_U32(struct vblk, queues, "queues", "1", 1, QUEUES_MAX, "request queues; best one for each vCPU"),
+    O_U32(struct vblk, block_size, "block-size", "512", SECTOR, PAGE, "logical block size, 512 or 4096"),
+    O_ENUM(struct vblk, format, "format", "auto", format_words, "raw: do not look for headers of other formats"),
+    O_END,
+};
+
+static struct vblk *vblk_of(struct virtio *v)
+{
+    return container_of(v, struct vblk, v);
+}
+
+/* Must a write be on stable storage before it is answered? [5.2.6.2] */
+static bool write_through(const struct vblk *b)
+{
+    if (virtio_has(&b->v, VIRTIO_BLK_F_CONFIG_WCE))
+        return !b->s.writeback;
+    return !virtio_has(&b->v, VIRTIO_BLK_F_FLUSH);
+}
+
+static void answer(struct vblk *b, struct vblk_req *r, uint8_t status)
+{
+    gspan_put(r->status, 0, &status, 1);
+    chain_wrote(&r->chain, 1 + (status == VIRTIO_BLK_S_OK ? r->reply : 0));
+    vq_push(r->q, &r->chain);
+    b->unflushed |= 1ull << vq_index(r->q);
+}
+
+/* The disk answered a run of requests. */
+static void vblk_batch(struct blk_user *u)
+{
+    struct vblk *b = container_of(u, struct vblk, user);
+
+    while (b->unflushed) {
+        unsigned i = (unsigned)__builtin_ctzll(b->unflushed);
+
+        b->unflushed &= b->unflushed - 1;
+        vq_flush(virtio_queue(&b->v, i));
+    }
+}
+
+static void vblk_done(struct blk_req *io, int ret)
+{
+    struct vblk_req *r = container_of(io, struct vblk_req, io);
+    struct vblk *b = container_of(io->blk->user, struct vblk, user);
+
+    if (!ret && io->op != BLK_READ && io->op != BLK_FLUSH && write_through(b)) {
+        io->op = BLK_FLUSH;
+        blk_submit(b->disk, io);
+        blk_kick(b->disk);
+        return;
+    }
+    if (ret && ret != -EOPNOTSUPP)
+        log_guest(&b->limit, "%s: request failed: %s", b->v.dev.id, strerror(-ret));
+    answer(b, r, !ret ? VIRTIO_BLK_S_OK : ret == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
+}
+
+/* The rest of a side becomes the request's data; VIRTIO_BLK_S_*. */
+static uint8_t io_data(struct vblk_req *r, enum blk_op op, uint64_t sector, const struct vq_side *data)
+{
+    r->io = (struct blk_req){.op = op, .len = data->left, .iov = data->iov, .niov = data->n, .done = vblk_done};
+    return __builtin_mul_overflow(sector, SECTOR, &r->io.off) ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
+}
+
+/* One segment of a discard or write-zeroes request; VIRTIO_BLK_S_*. */
+static uint8_t io_range(struct vblk *b, struct vblk_req *r, enum blk_op op)
+{
+    struct virtio_blk_discard_write_zeroes seg;
+    uint32_t flags, sectors;
+
+    if (r->chain.out.left != sizeof(seg) || !b->discard)
+        return VIRTIO_BLK_S_UNSUPP;
+    chain_read(&r->chain, &seg, sizeof(seg));
+    flags = le32toh(seg.flags);
+    sectors = le32toh(seg.num_sectors);
+    if (flags & ~(op == BLK_ZERO ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0u))
+        return VIRTIO_BLK_S_UNSUPP;
+    r->io = (struct blk_req){.op = op, .unmap = flags, .len = (uint64_t)sectors * SECTOR, .done = vblk_done};
+    if (sectors > RANGE_SECTORS_MAX || __builtin_mul_overflow(le64toh(seg.sector), SECTOR, &r->io.off))
+        return VIRTIO_BLK_S_IOERR;
+    return VIRTIO_BLK_S_OK;
+}
+
+static void get_id(struct vblk *b, struct vblk_req *r)
+{
+    char id[VIRTIO_BLK_ID_BYTES] = {0}; /* no terminator when full */
+
+    if (b->serial)
+        memcpy(id, b->serial, strlen(b->serial));
+    chain_write(&r->chain, id, sizeof(id));
+}
+
+/* Fills r->io when there is something to do for the disk; VIRTIO_BLK_S_*. */
+static uint8_t decode(struct vblk *b, struct vblk_req *r)
+{
+    struct virtio_blk_outhdr h;
+    uint64_t sector;
+
+    if (chain_read(&r->chain, &h, sizeof(h)) < sizeof(h))
+        return VIRTIO_BLK_S_IOERR;
+    sector = le64toh(h.sector);
+    switch (le32toh(h.type)) {
+    case VIRTIO_BLK_T_IN:
+        r->reply = (uint32_t)r->chain.in.left;
+        return io_data(r, BLK_READ, sector, &r->chain.in);
+    case VIRTIO_BLK_T_OUT:
+        return io_data(r, BLK_WRITE, sector, &r->chain.out);
+    case VIRTIO_BLK_T_FLUSH:
+        r->io = (struct blk_req){.op = BLK_FLUSH, .done = vblk_done};
+        return VIRTIO_BLK_S_OK;
+    case VIRTIO_BLK_T_GET_ID:
+        get_id(b, r);
+        return VIRTIO_BLK_S_OK;
+    case VIRTIO_BLK_T_DISCARD:
+        return io_range(b, r, BLK_DISCARD);
+    case VIRTIO_BLK_T_WRITE_ZEROES:
+        return io_range(b, r, BLK_ZERO);
+    default:
+        return VIRTIO_BLK_S_UNSUPP;
+    }
+}
+
+static void vblk_queue(struct virtio *v, struct vq *q)
+{
+    struct vblk *b = vblk_of(v);
+    struct vq_chain c;
+
+    while (vq_pop(q, &c) > 0) {
+        struct vblk_req *r = &b->reqs[vq_index(q) * QUEUE_SIZE + c.head];
+        uint8_t status;
+
+        *r = (struct vblk_req){.chain = c, .q = q};
+        if (!chain_take_last(&r->chain.in, &r->status)) {
+            virtio_broken(v, "a request has no room for its status");
+            break;
+        }
+        status = decode(b, r);
+        if (status == VIRTIO_BLK_S_OK && r->io.done)
+            blk_submit(b->disk, &r->io);
+        else
+            answer(b, r, status);
+    }
+    blk_kick(b->disk);
+    vblk_batch(&b->user);
+}
+
+static struct virtio_blk_config *config_of(struct vblk *b)
+{
+    return (struct virtio_blk_config *)b->v.config;
+}
+
+static void vblk_reset(struct virtio *v)
+{
+    struct vblk *b = vblk_of(v);
+
+    b->s = (struct vblk_state){.writeback = 1};
+    b->unflushed = 0;
+    config_of(b)->wce = b->s.writeback;
+}
+
+static void vblk_config_written(struct virtio *v, size_t off, size_t n)
+{
+    struct vblk *b = vblk_of(v);
+
+    (void)off;
+    (void)n;
+    b->s.writeback = config_of(b)->wce & 1;
+}
+
+static const struct virtio_ops vblk_ops = {
+    .id = VIRTIO_ID_BLOCK,
+    .queue_size = QUEUE_SIZE,
+    .features = 1ull << VIRTIO_BLK_F_SEG_MAX | 1ull << VIRTIO_BLK_F_GEOMETRY | 1ull << VIRTIO_BLK_F_BLK_SIZE |
+                1ull << VIRTIO_BLK_F_FLUSH | 1ull << VIRTIO_BLK_F_TOPOLOGY | 1ull << VIRTIO_BLK_F_CONFIG_WCE |
+                1ull << VIRTIO_BLK_F_MQ,
+    .config_size = sizeof(struct virtio_blk_config),
+    .config_wr_off = offsetof(struct virtio_blk_config, wce),
+    .config_wr_len = 1,
+    .reset = vblk_reset,
+    .queue = vblk_queue,
+    .config_written = vblk_config_written,
+};
+
+static void fill_config(struct vblk *b)
+{
+    uint64_t sectors = b->disk->lim.size / SECTOR;
+    uint32_t block = b->block_size / SECTOR;
+
+    *config_of(b) = (struct virtio_blk_config){
+        .capacity = htole64(sectors),
+        .seg_max = htole32(SEGS_MAX),
+        .geometry.cylinders = htole16((uint16_t)min_u64(sectors / (GEOMETRY_HEADS * GEOMETRY_SECTORS), UINT16_MAX)),
+        .geometry.heads = GEOMETRY_HEADS,
+        .geometry.sectors = GEOMETRY_SECTORS,
+        .blk_size = htole32(b->block_size),
+        .physical_block_exp = (uint8_t)__builtin_ctz(PAGE / b->block_size),
+        .min_io_size = htole16((uint16_t)(PAGE / b->block_size)),
+        .num_queues = htole16((uint16_t)b->queues),
+        .max_discard_sectors = htole32(RANGE_SECTORS_MAX),
+        .max_discard_seg = htole32(1),
+        .discard_sector_alignment = htole32(block),
+        .max_write_zeroes_sectors = htole32(RANGE_SECTORS_MAX),
+        .max_write_zeroes_seg = htole32(1),
+        .write_zeroes_may_unmap = 1,
+    };
+}
+
+static int check_options(const struct vblk *b, struct err *err)
+{
+    if (!b->path)
+        return err_set(err, EINVAL, "a disk needs a path=FILE");
+    if (b->block_size != SECTOR && b->block_size != PAGE)
+        return err_set(err, EINVAL, "block-size=%u: must be 512 or 4096", b->block_size);
+    if (b->serial && strlen(b->serial) > VIRTIO_BLK_ID_BYTES)
+        return err_set(err, EINVAL, "serial=%s: %zu bytes, at most %d fit", b->serial, strlen(b->serial),
+                       VIRTIO_BLK_ID_BYTES);
+    return 0;
+}
+
+static const struct field vblk_fields[] = {F_U8(struct vblk_state, writeback), F_END};
+static const struct state_desc vblk_desc = {
+    .name = "virtio-blk", .version = 1, .size = sizeof(struct vblk_state), .fields = vblk_fields};
+
+static int vblk_init(struct device *d, struct err *err)
+{
+    struct vblk *b = container_of(d, struct vblk, v.dev);
+    struct blk_open_opts o = {
+        .read_only = b->read_only, .direct = b->cache == CACHE_NONE, .any_header = b->format == FORMAT_RAW};
+    int rc = check_options(b, err);
+
+    if (!rc)
+        rc = blk_open(b->path, &o, &d->lane, &b->user, &b->disk, err);
+    if (rc)
+        return rc;
+    b->user.batch = vblk_batch;
+    b->block_size = (uint32_t)max_u64(b->block_size, b->disk->lim.align);
+    if (b->disk->lim.size % b->block_size)
+        return err_set(err, EINVAL, "%s has %llu bytes, not a multiple of its block-size %u", b->path,
+                       (unsigned long long)b->disk->lim.size, b->block_size);
+    b->reqs = xcalloc((size_t)b->queues * QUEUE_SIZE, sizeof(b->reqs[0]));
+    b->v.nqueues = b->queues;
+    b->v.offered = vblk_ops.features;
+    if (b->read_only)
+        b->v.offered |= 1ull << VIRTIO_BLK_F_RO;
+    if (b->discard)
+        b->v.offered |= 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
+    device_add_state(d, "", &vblk_desc, &b->s, 1);
+    rc = virtio_init(&b->v, &vblk_ops, err);
+    if (!rc)
+        fill_config(b);
+    return rc;
+}
+
+static void vblk_settle(struct device *d)
+{
+    struct vblk *b = container_of(d, struct vblk, v.dev);
+
+    config_of(b)->wce = b->s.writeback;
+}
+
+static void vblk_fini(struct device *d)
+{
+    struct vblk *b = container_of(d, struct vblk, v.dev);
+
+    virtio_fini(&b->v);
+    blk_close(b->disk);
+    free(b->reqs);
+}
+
+const struct device_class virtio_blk = {
+    .name = "virtio-blk",
+    .summary = "a disk",
+    .size = DEVICE_SIZE(struct vblk, v.dev),
+    .opts = vblk_opts,
+    .first = "path",
+    .init = vblk_init,
+    .fini = vblk_fini,
+    .settle = vblk_settle,
+};
