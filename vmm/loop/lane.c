@@ -4,7 +4,6 @@ void lane_init(struct lane *lane, struct loop *loop)
 {
     *lane = (struct lane){.loop = loop};
     pthread_mutex_init(&lane->lock, NULL);
-    pthread_cond_init(&lane->idle, NULL);
 }
 
 void lane_fini(struct lane *lane)
@@ -21,7 +20,6 @@ void lane_fini(struct lane *lane)
         pthread_mutex_unlock(&l->lock);
     }
     assert(!lane->inflight);
-    pthread_cond_destroy(&lane->idle);
     pthread_mutex_destroy(&lane->lock);
 }
 
@@ -33,29 +31,37 @@ void lane_begin(struct lane *lane)
 void lane_end(struct lane *lane)
 {
     assert(lane->inflight);
-    if (!--lane->inflight)
-        pthread_cond_broadcast(&lane->idle);
-}
-
-static bool is_idle(struct lane *lane)
-{
-    bool posted;
-
+    if (--lane->inflight || !lane->draining)
+        return;
     pthread_mutex_lock(&lane->loop->lock);
-    posted = lane->posted;
+    loop_tell(lane->loop);
     pthread_mutex_unlock(&lane->loop->lock);
-    return !posted && !lane->inflight;
 }
 
 void lane_drain(struct lane *lane)
 {
-    while (!is_idle(lane)) {
-        if (loop_is_mine(lane->loop)) {
-            lane_unlock(lane);
-            loop_once(lane->loop, -1);
-            lane_lock(lane);
-        } else {
-            pthread_cond_wait(&lane->idle, &lane->lock);
+    struct loop *l = lane->loop;
+
+    lane->draining++;
+    pthread_mutex_lock(&l->lock);
+    while (lane->inflight || lane->posted) {
+        /* The loop's thread may be waiting for us (machine stopped), so we do of its work what we can. */
+        struct work *w = loop_take_posted(l, lane);
+
+        if (w) {
+            loop_finish(l, w);
+            continue;
         }
+        /* From here to the wait l->lock is held, so that no lane_end() is missed. */
+        lane_unlock(lane);
+        if (!loop_is_mine(l))
+            pthread_cond_wait(&l->quiet, &l->lock);
+        pthread_mutex_unlock(&l->lock);
+        if (loop_is_mine(l))
+            loop_once(l, -1);
+        lane_lock(lane);
+        pthread_mutex_lock(&l->lock);
     }
+    pthread_mutex_unlock(&l->lock);
+    lane->draining--;
 }

@@ -86,6 +86,13 @@ static void wake(struct loop *l)
         errno = saved; /* the counter is full: it is awake */
 }
 
+void loop_tell(struct loop *l)
+{
+    pthread_cond_broadcast(&l->quiet);
+    if (!loop_is_mine(l))
+        wake(l);
+}
+
 struct lane *loop_enter(struct loop *l, struct lane *lane)
 {
     struct lane *outer = l->busy;
@@ -137,26 +144,43 @@ static void run_watch(struct loop *l, uint64_t id, uint32_t revents)
     pthread_mutex_unlock(&l->lock);
 }
 
+struct work *loop_take_posted(struct loop *l, struct lane *lane)
+{
+    list_for_each (n, &l->posted) {
+        struct work *w = container_of(n, struct work, link);
+
+        if (w->lane != lane)
+            continue;
+        list_del(n);
+        w->queued = false;
+        lane->posted--;
+        l->nposted--;
+        return w;
+    }
+    return NULL;
+}
+
+void loop_finish(struct loop *l, struct work *w)
+{
+    bool submitted = w->submitted;
+
+    pthread_mutex_unlock(&l->lock);
+    if (submitted)
+        lane_end(w->lane);
+    w->done(w, submitted ? w->ret : 0);
+    pthread_mutex_lock(&l->lock);
+}
+
 static void run_posted(struct loop *l)
 {
     pthread_mutex_lock(&l->lock);
     /* Only what is there now: work that posts itself again must not keep the rest from running. */
-    for (unsigned n = l->nposted; n && !list_empty(&l->posted); n--) {
-        struct work *w = container_of(l->posted.next, struct work, link);
-        struct lane *lane = w->lane, *outer = loop_enter(l, lane);
-        bool submitted = w->submitted;
+    for (unsigned n = l->nposted; n && l->nposted; n--) {
+        struct lane *lane = container_of(l->posted.next, struct work, link)->lane, *outer = loop_enter(l, lane);
+        struct work *w = loop_take_posted(l, lane); /* whoever drains the lane may have been faster */
 
-        list_del(&w->link);
-        w->queued = false;
-        lane->posted--;
-        l->nposted--;
-        pthread_mutex_unlock(&l->lock);
-        if (submitted)
-            lane_end(lane);
-        w->done(w, submitted ? w->ret : 0);
-        if (!lane->inflight)
-            pthread_cond_broadcast(&lane->idle);
-        pthread_mutex_lock(&l->lock);
+        if (w)
+            loop_finish(l, w);
         loop_leave(l, lane, outer);
     }
     pthread_mutex_unlock(&l->lock);
@@ -306,7 +330,8 @@ void watch_del(struct watch *w)
 void loop_post_locked(struct loop *l, struct work *w)
 {
     list_add_tail(&l->posted, &w->link);
-    w->lane->posted++;
+    if (!w->lane->posted++)
+        pthread_cond_broadcast(&l->quiet);
     /* The owner looks before it sleeps, and whoever came first has woken it. */
     if (!l->nposted++ && !loop_is_mine(l))
         wake(l);

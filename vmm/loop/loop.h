@@ -22,9 +22,9 @@ struct loop;
 struct lane {
     struct loop *loop; /* borrowed */
     pthread_mutex_t lock;
-    pthread_cond_t idle;
     unsigned inflight;
-    unsigned posted; /* work whose done() is due; under the loop's lock */
+    unsigned draining; /* threads in lane_drain() */
+    unsigned posted;   /* work whose done() is due; under the loop's lock */
 };
 
 struct watch {
@@ -89,7 +89,7 @@ void lane_begin(struct lane *lane);
 void lane_end(struct lane *lane);
 /*
  * Waits, lane held on entry and exit and released in between, until no operation is in flight and no posted work
- * waits.  On the loop's own thread it runs the loop meanwhile.
+ * waits.  Calls the lane's done() functions itself meanwhile, and runs the loop if that is the calling thread's.
  */
 void lane_drain(struct lane *lane);
 
@@ -103,6 +103,5 @@ void timer_disarm(struct timer *t);               /* no-op when not armed */
 /* run() on a worker, then done() in the lane.  Counts as in flight in the lane from here to done().  In the lane.
  * done() gets what run() returned, or -EAGAIN when the host has no thread for it. */
 void work_submit(struct work *w);
-/* done(w, 0) in the lane, soon, on the loop's thread; once, however often it was posted until then.  Any thread, any
- * lane held. */
+/* done(w, 0) in the lane, soon; once, however often it was posted until then.  Any thread, any lane held. */
 void work_post(struct work *w);

@@ -16,7 +16,7 @@ struct loop {
     uint64_t round;
 
     struct lane *busy;    /* the owner is about to take this lane, holds it, or has just released it */
-    pthread_cond_t quiet; /* busy has changed */
+    pthread_cond_t quiet; /* busy has changed, or a lane that somebody drains */
 
     uint64_t last_id;
     struct list watches[WATCH_BUCKETS]; /* by id */
@@ -51,6 +51,13 @@ void loop_leave(struct loop *l, struct lane *lane, struct lane *outer);
 
 /* A thread with a small stack that no signal reaches. */
 int loop_start_thread(const char *name, void *(*run)(void *), void *arg, pthread_t *ret);
+
+/* l->lock is held: whoever waits for something looks again. */
+void loop_tell(struct loop *l);
+
+/* What is posted in the lane, which is held; NULL: nothing.  l->lock is held, and released in loop_finish(). */
+struct work *loop_take_posted(struct loop *l, struct lane *lane);
+void loop_finish(struct loop *l, struct work *w);
 
 /* l->lock is held. */
 void loop_post_locked(struct loop *l, struct work *w);

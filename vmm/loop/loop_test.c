@@ -491,19 +491,46 @@ static void *drain_thread(void *arg)
     return NULL;
 }
 
-static void another_thread_drains_while_the_loop_runs(void **s)
+static void drain_does_not_need_the_loops_thread_for_work(void **s)
 {
     struct rig *rig = *s;
-    struct job j = job_in(&rig->lane);
+    struct job submitted = job_in(&rig->lane), posted = submitted;
     pthread_t t;
 
     lane_lock(&rig->lane);
-    work_submit(&j.w);
+    work_submit(&submitted.w);
+    lane_unlock(&rig->lane);
+    work_post(&posted.w);
+    assert_int_equal(pthread_create(&t, NULL, drain_thread, &rig->lane), 0);
+    pthread_join(t, NULL); /* nobody has run the loop */
+    assert_int_equal(submitted.done, 1);
+    assert_int_equal(submitted.ret, 42);
+    assert_int_equal(posted.done, 1);
+}
+
+static void ends_operation(struct watch *w, uint32_t revents)
+{
+    bell_ready(w, revents);
+    watch_set(w, 0);
+    lane_end(w->lane);
+}
+
+static void another_thread_drains_what_the_loop_ends(void **s)
+{
+    struct rig *rig = *s;
+    struct bell b;
+    pthread_t t;
+
+    bell_add(&b, &rig->lane, 1);
+    b.w.ready = ends_operation;
+    lane_lock(&rig->lane);
+    lane_begin(&rig->lane);
     lane_unlock(&rig->lane);
     assert_int_equal(pthread_create(&t, NULL, drain_thread, &rig->lane), 0);
-    while (!j.done)
-        loop_once(rig->loop, -1);
+    loop_once(rig->loop, -1);
     pthread_join(t, NULL);
+    assert_int_equal(b.calls, 1);
+    bell_remove(&b);
 }
 
 static void *signal_mask_thread(void *arg)
@@ -680,7 +707,8 @@ int main(void)
         with_rig(drain_waits_for_posted_work_and_for_lane_end),
         with_rig(a_callback_may_drain_its_lane),
         with_rig(quit_ends_run_from_any_thread),
-        with_rig(another_thread_drains_while_the_loop_runs),
+        with_rig(drain_does_not_need_the_loops_thread_for_work),
+        with_rig(another_thread_drains_what_the_loop_ends),
         cmocka_unit_test(threads_of_ours_get_no_signals),
         cmocka_unit_test(many_threads_hammer_one_loop),
     };
