@@ -251,8 +251,10 @@ static void file_close(struct blk *b)
         watch_del(&f->watch);
         io_uring_queue_exit(&f->ring);
     }
-    if (f->fd >= 0)
-        close(f->fd); /* and the lock goes with it */
+    if (f->fd >= 0) {
+        file_unlock(f->fd); /* the kernel may keep the file for the ring a little longer */
+        close(f->fd);
+    }
     free(f);
 }
 

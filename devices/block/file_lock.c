@@ -86,3 +86,10 @@ int file_lock(int fd, bool write, const char *path, struct err *err)
     return err_set(err, EAGAIN, "%s is in use by %s; end it, let all users open it with ro, or give each a copy", path,
                    who);
 }
+
+void file_unlock(int fd)
+{
+    struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+    fcntl(fd, F_OFD_SETLK, &lock); /* what was locked can be unlocked, and the rest does no harm */
+}
