@@ -1,0 +1,93 @@
+/* What the files of the engine share; nobody else includes it. */
+#pragma once
+#include <linux/kvm.h>
+#include <pthread.h>
+
+#include "vmm/cpu/cpuid.h"
+#include "vmm/kvm/ioapic.h"
+#include "vmm/kvm/vm.h"
+
+/* One exit, for reports. */
+struct exit_record {
+    uint64_t addr, data; /* `data`: the first 8 bytes at most */
+    uint32_t reason;     /* KVM_EXIT_* */
+    uint32_t count;      /* of string I/O; else 1 */
+    uint8_t size;
+    bool write;
+};
+enum { EXIT_RECORDS = 32 };
+
+struct vcpu {
+    struct vm *vm;
+    unsigned index;
+    int fd;              /* -1: none */
+    struct kvm_run *run; /* shared with the kernel; NULL: not mapped */
+    pthread_t thread;
+    bool has_thread;
+    unsigned epoch;  /* of the start that it last obeyed; under vm->lock */
+    int error;       /* errno of KVM_RUN when that is why it left its loop */
+    unsigned nexits; /* ever; the last EXIT_RECORDS are kept */
+    struct exit_record exits[EXIT_RECORDS];
+};
+
+/* A doorbell where KVM was told that it is: the region may have moved since. */
+struct bell {
+    struct doorbell d; /* d.region NULL: free */
+    uint64_t addr;
+    bool pio;
+};
+enum { BELLS_MAX = 1000 }; /* KVM's own limit, NR_IOBUS_DEVS */
+
+struct vm {
+    struct gmem *mem; /* borrowed, as the next three */
+    struct bus *pio, *mmio;
+    struct vm_user *user;
+    struct cpu_topology topology;
+    bool pit;
+    bool wide_ids; /* APIC ids have more than 8 bits */
+    unsigned phys_bits;
+    struct cpuid cpuid; /* of the CPU made last */
+
+    int kvm, fd; /* /dev/kvm; the VM, -1: none */
+    size_t run_len;
+    bool fresh; /* nothing has run since it was made */
+
+    struct msi_sink msi;
+    struct ioapic ioapic; /* unused with `pit`: it is in KVM then */
+
+    pthread_mutex_t lock; /* what follows */
+    pthread_cond_t resume, parked;
+    bool running, dying;
+    unsigned epoch;   /* counts vm_start() */
+    unsigned nparked; /* threads that wait for another epoch */
+
+    pthread_mutex_t bell_lock;
+    struct bell *bells; /* BELLS_MAX of them */
+
+    unsigned ncpus;
+    struct vcpu cpus[]; /* ncpus */
+};
+
+/* caps.c */
+struct kvm_cap {
+    int id;
+    const char *name;
+    bool required;
+};
+extern const struct kvm_cap kvm_caps[]; /* ends with a NULL name */
+/* /dev/kvm with the right API and all that is required; the descriptor is the caller's. */
+int kvm_open(int *ret, struct err *err) must_check;
+/* 0 when KVM does not know it. */
+int kvm_cap(int fd, int id);
+/* Says that /dev/kvm, or a VM on it, failed with `code`, and the remedy.  Returns -code. */
+int kvm_err(struct err *err, const char *what, int code);
+
+/* vcpu.c: the thread, parked from its start. */
+int vcpu_thread_start(struct vcpu *c, struct err *err) must_check;
+/* Joins those that were started. */
+void vcpu_threads_end(struct vm *vm);
+
+/* exit.c: serves what KVM_RUN returned with; true: run on, false: `ret` says why not. */
+bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret);
+/* "MMIO"; NULL for what this kernel's headers do not know. */
+const char *kvm_exit_name(uint32_t reason);

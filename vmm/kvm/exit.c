@@ -1,0 +1,102 @@
+/* What KVM_RUN returned for [Documentation/virt/kvm/api.rst, section 5, the kvm_run structure]. */
+#include "vmm/kvm/engine.h"
+
+#define EXIT(name) [KVM_EXIT_##name] = #name
+static const char *const names[] = {
+    EXIT(UNKNOWN),      EXIT(EXCEPTION),    EXIT(IO),       EXIT(HYPERCALL),  EXIT(DEBUG),
+    EXIT(HLT),          EXIT(MMIO),         EXIT(SHUTDOWN), EXIT(FAIL_ENTRY), EXIT(INTR),
+    EXIT(SET_TPR),      EXIT(TPR_ACCESS),   EXIT(NMI),      EXIT(IOAPIC_EOI), EXIT(INTERNAL_ERROR),
+    EXIT(X86_RDMSR),    EXIT(X86_WRMSR),    EXIT(HYPERV),   EXIT(XEN),        EXIT(DIRTY_RING_FULL),
+    EXIT(SYSTEM_EVENT), EXIT(X86_BUS_LOCK), EXIT(NOTIFY),
+};
+
+const char *kvm_exit_name(uint32_t reason)
+{
+    return reason < array_len(names) ? names[reason] : NULL;
+}
+
+/* The accesses of one port instruction: one, or a string's.  The data lies in the run mapping, which must hold it. */
+static bool serve_io(struct vcpu *c, struct exit_record *rec)
+{
+    struct kvm_run *run = c->run;
+    uint8_t *data = (uint8_t *)run + run->io.data_offset;
+    bool write = run->io.direction == KVM_EXIT_IO_OUT;
+    unsigned size = run->io.size;
+    uint32_t count = run->io.count;
+
+    if (!range_fits(run->io.data_offset, (uint64_t)size * count, c->vm->run_len) || !size || size > 4)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        bus_access(c->vm->pio, run->io.port, data + (size_t)i * size, size, write);
+    rec->addr = run->io.port;
+    rec->size = (uint8_t)size;
+    rec->count = count;
+    rec->write = write;
+    if (count)
+        memcpy(&rec->data, data, size);
+    return true;
+}
+
+static bool serve_mmio(struct vcpu *c, struct exit_record *rec)
+{
+    struct kvm_run *run = c->run;
+
+    if (!run->mmio.len || run->mmio.len > sizeof(run->mmio.data))
+        return false;
+    bus_access(c->vm->mmio, run->mmio.phys_addr, run->mmio.data, run->mmio.len, run->mmio.is_write);
+    rec->addr = run->mmio.phys_addr;
+    rec->size = (uint8_t)run->mmio.len;
+    rec->count = 1;
+    rec->write = run->mmio.is_write;
+    memcpy(&rec->data, run->mmio.data, sizeof(rec->data));
+    return true;
+}
+
+static enum vm_event system_event(uint32_t type)
+{
+    switch (type) {
+    case KVM_SYSTEM_EVENT_SHUTDOWN:
+        return VM_POWEROFF;
+    case KVM_SYSTEM_EVENT_RESET:
+        return VM_RESET;
+    default:
+        return VM_CRASH;
+    }
+}
+
+bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret)
+{
+    struct exit_record *rec = &c->exits[c->nexits++ % EXIT_RECORDS];
+
+    *ret = VM_ENGINE_ERROR;
+    *rec = (struct exit_record){.reason = c->run->exit_reason};
+    switch (c->run->exit_reason) {
+    case KVM_EXIT_IO:
+        return serve_io(c, rec);
+    case KVM_EXIT_MMIO:
+        return serve_mmio(c, rec);
+    case KVM_EXIT_IOAPIC_EOI:
+        rec->data = c->run->eoi.vector;
+        ioapic_eoi(&c->vm->ioapic, c->run->eoi.vector);
+        return true;
+    case KVM_EXIT_INTR: /* a signal */
+        return true;
+    case KVM_EXIT_SHUTDOWN:
+        *ret = VM_TRIPLE_FAULT;
+        return false;
+    case KVM_EXIT_SYSTEM_EVENT:
+        *ret = system_event(c->run->system_event.type);
+        return false;
+    case KVM_EXIT_INTERNAL_ERROR:
+        if (c->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
+            *ret = VM_EMULATION_FAILED;
+        return false;
+    case KVM_EXIT_FAIL_ENTRY:
+        *ret = VM_ENTRY_FAILED;
+        return false;
+    default:
+        /* Nobody asked for any of these: HLT waits in the kernel with its local APIC, no debugger is attached, no
+         * dirty ring was made, no MSR is ours. */
+        return false;
+    }
+}
