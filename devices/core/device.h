@@ -3,7 +3,7 @@
  * device reaches the world through `struct device_env` only, so all of them run in unit tests with no KVM.
  *
  * Life: create (options parsed) → init → reset → settle → [start ⇄ stop] → fini.  The machine calls all of these;
- * reset, settle, save and load only while stopped.  All callbacks but init and fini run in the device's lane.
+ * reset, settle, save and load only while stopped.  All callbacks run in the device's lane.
  */
 #pragma once
 #include "vmm/base/base.h"
@@ -25,7 +25,7 @@ struct device_class {
     const struct opt *opts;                         /* parsed into the instance before init; may be NULL */
     const char *first;                              /* option that a leading bare word sets, or NULL */
     bool internal;                                  /* made by the machine, never by name from the command line */
-    int (*init)(struct device *d, struct err *err); /* on failure the core calls fini */
+    int (*init)(struct device *d, struct err *err); /* after a failure fini follows */
     void (*fini)(struct device *d);                 /* copes with a half-done init */
     void (*reset)(struct device *d);                /* own state only: no irq, no guest RAM */
     void (*settle)(struct device *d);               /* after reset or load: drive outputs from state */
@@ -99,12 +99,14 @@ struct device {
 extern const struct device_class *const device_classes[];
 const struct device_class *device_class_find(const char *name);
 
-/* Allocates and parses `options` ("path=…,ro") into the instance; no side effects on the host yet. */
+/* Allocates and parses `options` ("path=…,ro") into the instance; no side effects on the host yet.  An id is 1 to 31
+ * letters, digits, - and _. */
 int device_create(const struct device_class *cls, const char *id, const char *options, struct device **ret,
                   struct err *err) must_check;
-/* Runs cls->init in `env`, lane on `loop`.  On failure the device is finished (destroy it). */
+/* Runs cls->init in `env`, lane on `loop`.  On failure only device_destroy() may follow. */
 int device_init(struct device *d, struct device_env *env, struct loop *loop, struct err *err) must_check;
-void device_destroy(struct device *d); /* fini if it was initialised; frees; accepts NULL */
+/* Drains the lane and runs cls->fini if init has run; frees.  Accepts NULL. */
+void device_destroy(struct device *d);
 
 /* From init: names a struct that reset, save, load and `info` work on. */
 void device_add_state(struct device *d, const char *name, const struct state_desc *desc, void *obj, unsigned count);
