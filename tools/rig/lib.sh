@@ -1,9 +1,9 @@
 # What the rigs share: the command line, the job that goes in, what comes back. Sourced by svm and vmx, which define
 #   rig_about, rig_memory (MiB), rig_seconds, rig_cpus (only where it can be chosen)
-#   rig_prepare   make what the machine boots from; its initramfs ends with $job/initrd.job
-#   rig_start     exec the emulator: the console goes to $job/console, the 2nd, 3rd and 4th serial port to $job/out,
-#                 $job/err (both pipes) and $job/result
-# and end with rig_main "$@".
+#   rig_prepare   makes what the machine boots from, with rig_initrd
+#   rig_start     is the emulator (exec): the machine's console goes to $job/console, its 2nd, 3rd and 4th serial port
+#                 to $job/out and $job/err (both pipes) and $job/result
+# and end with rig_main "$@". $job is a directory that lives as long as the run.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -40,25 +40,26 @@ rig_number()
 # A word as a POSIX shell reads it back.
 rig_quote() { printf "'%s'" "${1//\'/\'\\\'\'}"; }
 
-# Packs the directory $job/files: what the machine finds over its own initramfs. /rig/job is the command, as a script;
-# /rig/out lists the files that are to come back.
-rig_pack_job()
+# Writes what inside.sh reads: /rig/job, the command as a script, and /rig/out, the files that are to come back.
+rig_write_job()
 {
-    local word name
+    local word
     mkdir -p "$job/files/rig"
+    cp "$rig_dir/inside.sh" "$job/files/rig/"
     {
         printf 'cd %s || exit 125\n' "$(rig_quote "$PWD")"
-        for word in "${env[@]}"; do
-            name=${word%%=*}
-            [[ $name =~ ^[A-Za-z_][A-Za-z0-9_]*$ && $word == *=* ]] || rig_fail "-e $word: NAME=VALUE is wanted"
-            printf 'export %s=%s\n' "$name" "$(rig_quote "${word#*=}")"
-        done
+        for word in "${env[@]}"; do printf 'export %s=%s\n' "${word%%=*}" "$(rig_quote "${word#*=}")"; done
         printf 'exec'
         for word in "${command[@]}"; do printf ' %s' "$(rig_quote "$word")"; done
         echo
     } >"$job/files/rig/job"
     for word in "${out[@]}"; do realpath -ms "$word"; done >"$job/files/rig/out"
-    (cd "$job/files" && find . | cpio -o -H newc --quiet -R 0:0 >"$job/initrd.job")
+}
+
+# rig_initrd INIT cloud|full MODULE...: packs $job/initrd, with $job/files in its root.
+rig_initrd()
+{
+    "$guest" initrd -o "$job/initrd" --init "$1" --modules "${@:2}" --file "$job/files:/" || rig_fail 'no initramfs'
 }
 
 # Puts what the machine sent back where it belongs and sets code; fails where the machine did not send all.
@@ -70,7 +71,7 @@ rig_take_result()
     for file in "${out[@]}"; do
         path=$(realpath -ms "$file")
         if [[ -e $job/back$path ]]; then
-            cp -rT "$job/back$path" "$file" || rig_fail "--out $file: cannot write it here"
+            mkdir -p "$(dirname "$file")" && cp -rT "$job/back$path" "$file" || rig_fail "--out $file: cannot write it here"
         else
             echo "$rig: --out $file: the command left no such file" >&2
             ((code)) || code=125
@@ -92,7 +93,10 @@ rig_main()
             ;;
         --in) [[ -e $2 ]] || rig_fail "--in $2: no such file"; in+=("$2"); shift 2 ;;
         --out) out+=("$2"); shift 2 ;;
-        -e) env+=("$2"); shift 2 ;;
+        -e)
+            [[ $2 =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || rig_fail "-e $2: NAME=VALUE is wanted"
+            env+=("$2"); shift 2
+            ;;
         -v) verbose=1; shift ;;
         -h | --help) rig_usage; exit ;;
         --) command=("${@:2}"); break ;;
@@ -106,7 +110,7 @@ rig_main()
     trap '[[ ! $children ]] || kill $children 2>/dev/null || true; wait; rm -rf "$job"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    rig_pack_job
+    rig_write_job
     rig_prepare
 
     mkfifo "$job/out" "$job/err"
@@ -117,7 +121,7 @@ rig_main()
     readers+=" $!"
     # timeout(1) passes our signal on to the emulator, and has a process group of its own, so that the terminal's Ctrl-C
     # comes to us alone.
-    (rig_start) </dev/null >>"$job/console" 2>&1 &
+    (rig_start) </dev/null >"$job/emulator" 2>&1 &
     emulator=$!
     if [[ $verbose ]]; then
         tail -n +1 -f --pid=$emulator "$job/console" > >(sed -u 's/\r//g' >&2) &
@@ -135,7 +139,7 @@ rig_main()
     rig_take_result && exit "$code"
     mkdir -p "$cache"
     log=$cache/$rig.log
-    sed 's/\r//g' "$job/console" >"$log.$$" && mv "$log.$$" "$log"
+    sed 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\r//g' "$job/emulator" "$job/console" >"$log.$$" && mv "$log.$$" "$log"
     case $status in
     124 | 137)
         echo "$rig: time-out after $rig_seconds s; the console's log is $log" >&2
