@@ -43,44 +43,32 @@ void chardev_tell(struct chardev *c, unsigned events)
         timer_arm(&c->tell, 0);
 }
 
-/* Finds the class of "name" or "name:arg". */
-static int parse(const char *spec, const struct chardev_class **ret, const char **arg, struct err *err)
+static const struct chardev_class *find(const char *name, size_t n)
 {
-    const char *colon = strchrnul(spec, ':');
-    size_t n = (size_t)(colon - spec);
-
-    for (size_t i = 0; i < array_len(classes); i++) {
-        const struct chardev_class *cls = classes[i];
-
-        if (strlen(cls->name) != n || memcmp(cls->name, spec, n))
-            continue;
-        *arg = *colon ? colon + 1 : NULL;
-        if (*arg && !cls->arg)
-            return err_set(err, EINVAL, "\"%s\": nothing follows \"%s\"", spec, cls->name);
-        if (!*arg ? cls->arg && cls->arg[0] != '[' : !**arg)
-            return err_set(err, EINVAL, "\"%s\" lacks its path; write %s:PATH", spec, cls->name);
-        *ret = cls;
-        return 0;
-    }
-    return err_set(err, EINVAL, "\"%s\" is no place for a console; there is %s", spec, CHARDEV_ARG);
+    for (size_t i = 0; i < array_len(classes); i++)
+        if (strlen(classes[i]->name) == n && !memcmp(classes[i]->name, name, n))
+            return classes[i];
+    return NULL;
 }
 
 int chardev_open(const char *spec, struct device *dev, struct chardev **ret, struct err *err)
 {
-    const struct chardev_class *cls;
-    const char *arg;
+    const char *colon = strchrnul(spec, ':'), *arg = *colon ? colon + 1 : NULL;
+    const struct chardev_class *cls = find(spec, (size_t)(colon - spec));
     struct chardev *c;
-    int r = parse(spec, &cls, &arg, err);
+    int r;
 
-    if (r)
-        return r;
+    if (!cls)
+        return err_set(err, EINVAL, "\"%s\" is no place for a console; there is %s", spec, CHARDEV_ARG);
+    if (arg && !cls->arg)
+        return err_set(err, EINVAL, "\"%s\": nothing follows \"%s\"", spec, cls->name);
+    if (arg ? !*arg : cls->arg && cls->arg[0] != '[')
+        return err_set(err, EINVAL, "\"%s\" lacks its path; write %s:PATH", spec, cls->name);
     c = xcalloc(1, cls->size);
-    *c = (struct chardev){
-        .cls = cls,
-        .dev = dev,
-        .tell = {.lane = &dev->lane, .clk = CLK_HOST, .fire = tell},
-        .connected = true,
-    };
+    c->cls = cls;
+    c->dev = dev;
+    c->tell = (struct timer){.lane = &dev->lane, .clk = CLK_HOST, .fire = tell};
+    c->connected = true;
     r = cls->open ? cls->open(c, arg, err) : 0;
     if (r)
         chardev_close(c);

@@ -20,7 +20,7 @@ static void hang_up(struct peer *p)
     p->hung_up = true;
     watch_set(&p->watch, 0);
     chardev_tell(p->c, CHARDEV_READABLE | CHARDEV_WRITABLE);
-    if (!p->c->user || !p->c->user->readable)
+    if (p->ended || !p->c->user || !p->c->user->readable)
         disconnect(p);
 }
 

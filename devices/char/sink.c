@@ -2,6 +2,7 @@
 
 #include <limits.h>
 #include <poll.h>
+#include <unistd.h>
 
 #include "vmm/base/log.h"
 

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <termios.h>
+#include <unistd.h>
 
 #include "devices/char/sink.h"
 #include "devices/char/terminal.h"
