@@ -21,7 +21,7 @@ enum {
     INPUT_MAX = 64 << 10, /* read ahead; a guest that takes no more has our keys stop at last */
     ESCAPE = 0x1d,        /* Ctrl-] */
 };
-#define BACKGROUND_NS (NS_PER_SEC / 4) /* how often to look whether we are in the foreground again: nothing tells */
+#define BACKGROUND_NS (NS_PER_SEC / 4) /* until we look again whether we are in the foreground */
 
 static const struct key {
     char key;
@@ -91,31 +91,33 @@ static void end_input(struct stdio *s)
     s->in = -1;
 }
 
+/* In the background a terminal is not ours to read; nothing tells when it is again. */
+static bool may_read(struct stdio *s)
+{
+    if (!s->terminal || terminal_resume())
+        return true;
+    timer_arm(&s->background, loop_now(s->c.dev->lane.loop, CLK_HOST) + BACKGROUND_NS);
+    return false;
+}
+
 /* Reads what is there and has room, then waits for more of either. */
 static void read_ahead(struct stdio *s)
 {
     uint8_t bytes[1024];
     struct pollfd p = {.fd = s->in, .events = POLLIN};
+    bool may = true;
 
-    while (s->in >= 0 && s->count < INPUT_MAX) {
-        ssize_t n;
+    while (s->in >= 0 && s->count < INPUT_MAX && (may = may_read(s)) && poll(&p, 1, 0) > 0) {
+        ssize_t n = read(s->in, bytes, min_u64(sizeof(bytes), INPUT_MAX - s->count));
 
-        if (s->terminal && !terminal_resume()) {
-            watch_set(&s->more, 0);
-            timer_arm(&s->background, loop_now(s->c.dev->lane.loop, CLK_HOST) + BACKGROUND_NS);
-            return;
-        }
-        if (poll(&p, 1, 0) <= 0)
-            break;
-        n = read(s->in, bytes, min_u64(sizeof(bytes), INPUT_MAX - s->count));
         for (ssize_t i = 0; i < n; i++)
             take(s, bytes[i]);
         /* EIO from a terminal: we were put into the background just now, or it is gone for good. */
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR && (!s->terminal || terminal_resume())))
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR && may_read(s)))
             end_input(s);
     }
     if (s->in >= 0)
-        watch_set(&s->more, s->count < INPUT_MAX ? EPOLLIN : 0);
+        watch_set(&s->more, may && s->count < INPUT_MAX ? EPOLLIN : 0);
     chardev_tell(&s->c, CHARDEV_READABLE);
 }
 
@@ -153,9 +155,7 @@ static void woken(struct watch *w, uint32_t revents)
     read_ahead(s);
 }
 
-/*
- * What is behind `fd`, without sharing its mode as far as that goes: terminals and pipes can be opened again; a file's
- * position is to be shared.  Nothing is there: /dev/null.
+/* What is behind `fd` without sharing its mode: terminals and pipes can be opened again; a file's position is shared.
  */
 static int reopen(int fd, int mode)
 {
@@ -166,9 +166,7 @@ static int reopen(int fd, int mode)
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     if (!fstat(fd, &st) && (S_ISFIFO(st.st_mode) || isatty(fd)))
         ret = open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (ret < 0)
-        ret = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    return ret < 0 && errno == EBADF ? open("/dev/null", mode | O_CLOEXEC) : ret;
+    return ret >= 0 ? ret : fcntl(fd, F_DUPFD_CLOEXEC, 0);
 }
 
 static int stdio_open(struct chardev *c, const char *arg, struct err *err)
