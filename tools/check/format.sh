@@ -1,0 +1,7 @@
+#!/bin/bash
+# Fails when a C file is not as clang-format would write it.
+#
+#   format.sh ROOT CLANG-FORMAT
+set -euo pipefail
+cd "$1"
+find vmm devices firmware guest-tests tools -name '*.[ch]' -print0 | xargs -0 "$2" --dry-run -Werror
