@@ -1,7 +1,7 @@
 /*
  * PCI functions on bus 0 behind a PCIe host bridge [PCI 3.0 6, PCIe 5.0 7]: configuration space with write masks, BARs
  * that the guest may move, capabilities, MSI-X and INTx.  Every slot has one function, a root-complex integrated
- * endpoint.
+ * endpoint.  256 bytes are kept; the extended space behind them reads as zeroes: no extended capability.
  *
  * The bus is the class "pci-host": its init makes env->pci.
  *
@@ -9,13 +9,13 @@
  * lane, unless they say otherwise.
  */
 #pragma once
+#include <linux/pci_regs.h>
+
 #include "devices/core/device.h"
 #include "vmm/base/log.h"
 
 enum {
     PCI_SLOTS = 32,
-    PCI_BARS = 6,
-    PCI_CFG_SIZE = 256, /* kept; the extended space behind reads as "no capability" */
     PCI_MSIX_MAX = 256,
     PCI_ECAM_SIZE = 1 << 20, /* one bus */
     PCI_INTX_LINES = 4,
@@ -51,7 +51,7 @@ struct pci_vector { /* one MSI-X table entry */
 };
 
 struct pci_state {
-    uint8_t cfg[PCI_CFG_SIZE];
+    uint8_t cfg[PCI_CFG_SPACE_SIZE];
 };
 
 struct pci_func {
@@ -60,10 +60,10 @@ struct pci_func {
     struct pci_bus *bus; /* borrowed; NULL: not initialised */
     unsigned slot;
     struct device_hook hook;
-    uint8_t wmask[PCI_CFG_SIZE]; /* bits that the guest may write */
-    uint8_t dflt[PCI_CFG_SIZE];  /* after reset */
-    unsigned cap_last, cap_end;  /* offsets: the last capability, the first free byte */
-    struct pci_bar bars[PCI_BARS];
+    uint8_t wmask[PCI_CFG_SPACE_SIZE]; /* bits that the guest may write */
+    uint8_t dflt[PCI_CFG_SPACE_SIZE];  /* after reset */
+    unsigned cap_last, cap_end;        /* offsets: the last capability, the first free byte */
+    struct pci_bar bars[PCI_STD_NUM_BARS];
     unsigned msix_cap, nvectors; /* 0: no MSI-X */
     struct pci_vector *vectors;  /* owned */
     struct region msix_region;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "devices/virtio/mmio.h"
+#include "devices/virtio/pci.h"
 
 enum { RAM = 4 << 20, IMAGE = 1 << 20, VIRTIO_WINDOWS = 0xd000000, TRIES = 4 };
 
@@ -20,6 +21,7 @@ static const struct {
 /* A device alone in its world. */
 struct world {
     struct test_env t;
+    struct device *bridge; /* NULL: none, or it is `dev` */
     struct device *dev;
     int image;
 };
@@ -30,11 +32,18 @@ static int attach_mmio(struct device_env *env, struct virtio *v, struct err *err
     return virtio_mmio_attach(v, VIRTIO_WINDOWS, 5, err);
 }
 
+static int attach_pci(struct device_env *env, struct virtio *v, struct err *err)
+{
+    (void)env;
+    return virtio_pci_attach(v, -1, err);
+}
+
 static const struct board {
-    const char *name;
+    const char *name, *bridge;
     int (*attach_virtio)(struct device_env *env, struct virtio *v, struct err *err);
 } boards[] = {
-    {"mmio", attach_mmio},
+    {"mmio", NULL, attach_mmio},
+    {"pci", "pci-host", attach_pci},
 };
 
 static void options_for(const struct device_class *cls, int image, char *buf, size_t n)
@@ -54,6 +63,8 @@ static struct world *world_create(const struct device_class *cls, const struct b
     w->t.env.attach_virtio = b->attach_virtio;
     w->image = memfd_create("image", MFD_CLOEXEC);
     assert_int_equal(ftruncate(w->image, IMAGE), 0);
+    if (b->bridge && strcmp(b->bridge, cls->name))
+        w->bridge = test_env_device(&w->t, b->bridge, "bridge", "");
     options_for(cls, w->image, options, sizeof(options));
     w->dev = test_env_device(&w->t, cls->name, "dev0", options);
     return w;
@@ -62,6 +73,7 @@ static struct world *world_create(const struct device_class *cls, const struct b
 static void world_destroy(struct world *w)
 {
     device_destroy(w->dev);
+    device_destroy(w->bridge);
     test_env_fini(&w->t);
     close(w->image);
     free(w);
