@@ -25,8 +25,8 @@ uint32_t virtio_offered(const struct virtio *v, uint32_t page);
 uint32_t virtio_accepted(const struct virtio *v, uint32_t page);
 void virtio_accept(struct virtio *v, uint32_t page, uint32_t bits);
 
-/* Queue registers; `queue` is whatever the guest selected: out of range reads 0 and ignores writes, as do writes after
- * DRIVER_OK or to an enabled queue. */
+/* Queue registers; `queue` is whatever the guest selected: out of range reads 0 and ignores writes.  So do all but the
+ * vector once the queue is enabled, or the driver is up and did not negotiate VIRTIO_F_RING_RESET. */
 enum virtio_queue_reg { VQ_SIZE_MAX, VQ_SIZE, VQ_VECTOR, VQ_ENABLE, VQ_DESC, VQ_DRIVER, VQ_DEVICE };
 uint64_t virtio_queue_get(const struct virtio *v, uint16_t queue, enum virtio_queue_reg reg);
 void virtio_queue_set(struct virtio *v, uint16_t queue, enum virtio_queue_reg reg, uint64_t val);

@@ -305,7 +305,7 @@ void virtio_queue_set(struct virtio *v, uint16_t queue, enum virtio_queue_reg re
         virtio_queue_reset(v, queue);
         return;
     }
-    if (q->s->enabled || (driver_ok && !virtio_has(v, VIRTIO_F_RING_RESET)))
+    if (reg != VQ_VECTOR && (q->s->enabled || (driver_ok && !virtio_has(v, VIRTIO_F_RING_RESET))))
         return;
     switch (reg) {
     case VQ_SIZE_MAX:

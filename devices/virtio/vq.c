@@ -55,7 +55,7 @@ void vq_init(struct vq *q, struct virtio *v, unsigned index)
     q->free_iovs = xcalloc(max, sizeof(q->free_iovs[0]));
     q->inflight = xcalloc(max, sizeof(q->inflight[0]));
     q->again = (struct work){.lane = &v->dev.lane, .done = vq_again};
-    q->watch = (struct watch){.lane = &v->dev.lane, .fd = -1, .events = EPOLLIN, .ready = vq_rung};
+    q->watch.fd = -1;
 }
 
 void vq_fini(struct vq *q)
@@ -140,7 +140,7 @@ void vq_doorbell(struct vq *q)
     q->bell.fd = fd;
     if (env->doorbell_add(env, &q->bell))
         return;
-    q->watch.fd = take_fd(&fd);
+    q->watch = (struct watch){.lane = &q->v->dev.lane, .fd = take_fd(&fd), .events = EPOLLIN, .ready = vq_rung};
     watch_add(&q->watch);
 }
 

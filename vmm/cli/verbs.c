@@ -1,10 +1,9 @@
 /* Every verb of bothy, in the order in which help lists them. */
 #include "vmm/cli/cli.h"
 
-extern const struct cli_verb verb_help, verb_run;
+extern const struct cli_verb verb_help;
 
 const struct cli_verb *const cli_verbs[] = {
     &verb_help,
-    &verb_run,
     NULL,
 };
