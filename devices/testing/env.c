@@ -9,7 +9,7 @@ static struct test_env *test_env_of(struct device_env *env)
     return container_of(env, struct test_env, env);
 }
 
-static void ends(const char *what, const struct err *err)
+static _Noreturn void ends(const char *what, const struct err *err)
 {
     fprintf(stderr, "%s: %s\n", what, err->msg);
     abort();

@@ -4,4 +4,4 @@
 #   format.sh ROOT CLANG-FORMAT
 set -euo pipefail
 cd "$1"
-find vmm devices firmware guest-tests tools -name '*.[ch]' -print0 | xargs -0 "$2" --dry-run -Werror
+find . -path './build*' -prune -o -name '*.[ch]' -print0 | xargs -0 "$2" --dry-run -Werror
