@@ -11,13 +11,6 @@
 
 enum { RAM = 4 << 20, IMAGE = 1 << 20, VIRTIO_WINDOWS = 0xd000000, TRIES = 4 };
 
-/* Options of classes that have none by default; %d is a file's descriptor. */
-static const struct {
-    const char *cls, *options;
-} needs[] = {
-    {"virtio-blk", "path=/proc/self/fd/%d"},
-};
-
 /* A device alone in its world. */
 struct world {
     struct test_env t;
@@ -46,14 +39,6 @@ static const struct board {
     {"pci", "pci-host", attach_pci},
 };
 
-static void options_for(const struct device_class *cls, int image, char *buf, size_t n)
-{
-    *buf = 0;
-    for (size_t i = 0; i < array_len(needs); i++)
-        if (!strcmp(needs[i].cls, cls->name))
-            snprintf(buf, n, needs[i].options, image);
-}
-
 static struct world *world_create(const struct device_class *cls, const struct board *b)
 {
     struct world *w = calloc(1, sizeof(*w));
@@ -65,7 +50,7 @@ static struct world *world_create(const struct device_class *cls, const struct b
     assert_int_equal(ftruncate(w->image, IMAGE), 0);
     if (b->bridge && strcmp(b->bridge, cls->name))
         w->bridge = test_env_device(&w->t, b->bridge, "bridge", "");
-    options_for(cls, w->image, options, sizeof(options));
+    test_env_options(cls, w->image, options, sizeof(options));
     w->dev = test_env_device(&w->t, cls->name, "dev0", options);
     return w;
 }
@@ -267,7 +252,7 @@ static void check_twin(const struct device_class *cls, const struct board *b)
     struct err err;
     char options[64];
 
-    options_for(cls, w->image, options, sizeof(options));
+    test_env_options(cls, w->image, options, sizeof(options));
     assert_int_equal(device_create(cls, "dev1", options, &twin, &err), 0);
     if (!device_init(twin, &w->t.env, w->t.env.loop, &err)) {
         device_reset(twin);

@@ -134,6 +134,21 @@ uint64_t test_env_read(struct test_env *t, struct bus *bus, uint64_t addr, unsig
     return le64toh(v);
 }
 
+const char *test_env_options(const struct device_class *cls, int image, char *buf, size_t n)
+{
+    static const struct {
+        const char *cls, *options; /* %d is the image's descriptor */
+    } needs[] = {
+        {"virtio-blk", "path=/proc/self/fd/%d"},
+    };
+
+    *buf = 0;
+    for (size_t i = 0; i < array_len(needs); i++)
+        if (!strcmp(needs[i].cls, cls->name))
+            snprintf(buf, n, needs[i].options, image);
+    return buf;
+}
+
 static bool meets(const struct doorbell *d, const struct bus *bus, uint64_t addr, uint64_t val, unsigned size)
 {
     return d->region->bus == bus && d->region->base + d->off == addr && (!d->len || d->len == size) &&

@@ -24,12 +24,12 @@ enum {
 
 static uint64_t bus_get(struct vdriver *d, uint64_t addr, unsigned size)
 {
-    return test_env_read(d->e, d->e->env.mmio, addr, size);
+    return test_env_read(&d->e, d->e.env.mmio, addr, size);
 }
 
 static void bus_set(struct vdriver *d, uint64_t addr, uint64_t val, unsigned size)
 {
-    test_env_write(d->e, d->e->env.mmio, addr, val, size);
+    test_env_write(&d->e, d->e.env.mmio, addr, val, size);
 }
 
 static int mmio_attach(struct device_env *env, struct virtio *v, struct err *err)
@@ -43,13 +43,22 @@ static void mmio_find(struct vdriver *d)
     d->regs = MMIO_BASE;
     d->config = MMIO_BASE + VIRTIO_MMIO_CONFIG;
     d->notify = MMIO_BASE + VIRTIO_MMIO_QUEUE_NOTIFY;
-    d->notify_step = 0;
+    d->isr = MMIO_BASE + VIRTIO_MMIO_INTERRUPT_STATUS;
+}
+
+static unsigned mmio_interrupts(struct vdriver *d)
+{
+    unsigned pending = (unsigned)bus_get(d, d->isr, 4);
+
+    bus_set(d, MMIO_BASE + VIRTIO_MMIO_INTERRUPT_ACK, pending, 4);
+    return pending;
 }
 
 const struct vdriver_transport vdriver_mmio = {
     .name = "mmio",
     .attach = mmio_attach,
     .find = mmio_find,
+    .interrupts = mmio_interrupts,
     .regs =
         {
             [VDR_OFFERED_PAGE] = {VIRTIO_MMIO_DEVICE_FEATURES_SEL, 4},
@@ -75,12 +84,6 @@ const struct vdriver_transport vdriver_mmio = {
 const struct vdriver_transport *const vdriver_transports[] = {&vdriver_mmio, &vdriver_pci, NULL};
 
 /* ---- Registers. ---- */
-
-void vdriver_init(struct vdriver *d, struct virtio *v, const struct vdriver_transport *t)
-{
-    *d = (struct vdriver){.v = v, .e = container_of(v->dev.env, struct test_env, env), .t = t};
-    t->find(d);
-}
 
 uint64_t vdriver_get(struct vdriver *d, enum vdriver_reg r)
 {
@@ -117,6 +120,60 @@ void vdriver_run(struct vdriver *d)
         lane_drain(lane);
         lane_unlock(lane);
     }
+}
+
+/* ---- The machine. ---- */
+
+static struct virtio *make(struct vdriver *d, const struct device_class *cls, const char *options)
+{
+    struct device *dev;
+    struct err err;
+
+    if (device_create(cls, "dev0", options, &dev, &err) || device_init(dev, &d->e.env, d->e.env.loop, &err))
+        fail_msg("%s: %s", cls->name, err.msg);
+    return container_of(dev, struct virtio, dev);
+}
+
+void vdriver_create(struct vdriver *d, const struct vdriver_transport *t, const struct device_class *cls,
+                    const char *options)
+{
+    *d = (struct vdriver){.t = t};
+    test_env_init(&d->e, VDRIVER_RAM);
+    d->e.env.attach_virtio = t->attach;
+    if (t->bridge)
+        d->bridge = test_env_device(&d->e, t->bridge, "bridge", "");
+    d->v = make(d, cls, options);
+    device_reset(&d->v->dev);
+    device_settle(&d->v->dev);
+    t->find(d);
+    device_start(&d->v->dev);
+}
+
+void vdriver_destroy(struct vdriver *d)
+{
+    device_stop(&d->v->dev);
+    device_destroy(&d->v->dev);
+    device_destroy(d->bridge);
+    test_env_fini(&d->e);
+}
+
+void vdriver_move(struct vdriver *d, const char *options)
+{
+    const struct device_class *cls = d->v->dev.cls;
+    struct state_writer w = {0};
+    struct state_reader r;
+    struct err err;
+
+    device_stop(&d->v->dev);
+    device_save(&d->v->dev, &w);
+    device_destroy(&d->v->dev);
+    d->v = make(d, cls, options);
+    r = (struct state_reader){.buf = w.buf, .len = w.len};
+    if (device_load(&d->v->dev, &r, &err))
+        fail_msg("%s", err.msg);
+    state_writer_fini(&w);
+    device_settle(&d->v->dev);
+    device_start(&d->v->dev);
 }
 
 /* ---- Set-up. ---- */
@@ -168,7 +225,7 @@ void vdriver_set_queue(struct vdriver *d, unsigned queue, unsigned size)
                                 .avail = d->packed ? WRAP : 0,
                                 .used = d->packed ? WRAP : 0};
     assert_true(q->size && q->size <= array_len(q->ndesc));
-    assert_int_equal(gmem_zero(d->e->env.mem, base, RING_ROOM), 0);
+    assert_int_equal(gmem_zero(d->e.env.mem, base, RING_ROOM), 0);
     vdriver_set(d, VDR_QUEUE_SIZE, q->size);
     vdriver_set(d, VDR_DESC_LOW, (uint32_t)q->desc);
     vdriver_set(d, VDR_DESC_HIGH, q->desc >> 32);
@@ -198,7 +255,7 @@ bool vdriver_broken(struct vdriver *d)
 
 static void put(struct vdriver *d, gpa_t at, const void *src, size_t n)
 {
-    assert_int_equal(gmem_write(d->e->env.mem, at, src, n), 0);
+    assert_int_equal(gmem_write(d->e.env.mem, at, src, n), 0);
 }
 
 static void put16(struct vdriver *d, gpa_t at, uint16_t val)
@@ -213,7 +270,7 @@ static uint16_t get16(struct vdriver *d, gpa_t at)
 {
     uint8_t bytes[2];
 
-    assert_int_equal(gmem_read(d->e->env.mem, at, bytes, sizeof(bytes)), 0);
+    assert_int_equal(gmem_read(d->e.env.mem, at, bytes, sizeof(bytes)), 0);
     return get_le16(bytes);
 }
 
@@ -222,7 +279,7 @@ gpa_t vdriver_alloc(struct vdriver *d, uint64_t n)
     gpa_t at = d->ram;
 
     d->ram = align_up(d->ram + n, 64);
-    assert_int_equal(gmem_zero(d->e->env.mem, at, n), 0);
+    assert_int_equal(gmem_zero(d->e.env.mem, at, n), 0);
     return at;
 }
 
@@ -315,7 +372,7 @@ bool vdriver_used(struct vdriver *d, unsigned queue, uint16_t *id, uint32_t *len
     gpa_t at = d->packed ? q->desc + (gpa_t)(q->used & ~WRAP) * DESC : q->device + 4 + 8 * (q->used % q->size);
     uint8_t bytes[DESC];
 
-    assert_int_equal(gmem_read(d->e->env.mem, at, bytes, d->packed ? DESC : 8), 0);
+    assert_int_equal(gmem_read(d->e.env.mem, at, bytes, d->packed ? DESC : 8), 0);
     if (d->packed) {
         uint16_t flags = get_le16(bytes + 14);
 

@@ -32,11 +32,11 @@ enum vdriver_reg {
 struct vdriver;
 
 struct vdriver_transport {
-    const char *name;
-    /* For env->attach_virtio. */
+    const char *name, *bridge; /* the class of the device that this board has besides; NULL: none */
     int (*attach)(struct device_env *env, struct virtio *v, struct err *err);
-    /* Fills regs, config and notify. */
-    void (*find)(struct vdriver *d);
+    void (*find)(struct vdriver *d); /* fills regs, config, notify and isr */
+    /* Reads and acknowledges what interrupts are pending: bit 0 a queue, bit 1 the configuration. */
+    unsigned (*interrupts)(struct vdriver *d);
     struct {
         uint16_t off;
         uint8_t size;
@@ -53,14 +53,15 @@ struct vdriver_queue {
     uint16_t ndesc[256];  /* packed: slots of the chain with that id */
 };
 
-enum { VDRIVER_QUEUES = 64 };
+enum { VDRIVER_QUEUES = 64, VDRIVER_RAM = 16 << 20 };
 
 struct vdriver {
-    struct virtio *v;
-    struct test_env *e; /* borrowed */
+    struct test_env e;
+    struct device *bridge;
+    struct virtio *v; /* the device */
     const struct vdriver_transport *t;
-    uint64_t regs, config, notify; /* addresses on env->mmio */
-    uint32_t notify_step;          /* a register for each queue; 0: one, and the queue is the value */
+    uint64_t regs, config, notify, isr; /* addresses on env->mmio */
+    uint32_t notify_step;               /* a register for each queue; 0: one, and the queue is the value */
     bool packed, event_idx;
     struct vdriver_queue q[VDRIVER_QUEUES];
     gpa_t ram; /* free from here on */
@@ -72,7 +73,14 @@ struct vdriver_buf {
     bool write; /* for the device to fill */
 };
 
-void vdriver_init(struct vdriver *d, struct virtio *v, const struct vdriver_transport *t);
+/* A machine with one device "dev0" of that class in it, running; RAM is VDRIVER_RAM bytes.  Failures end the process.
+ */
+void vdriver_create(struct vdriver *d, const struct vdriver_transport *t, const struct device_class *cls,
+                    const char *options);
+void vdriver_destroy(struct vdriver *d);
+/* The device's state goes to another one that takes its place. */
+void vdriver_move(struct vdriver *d, const char *options);
+
 uint64_t vdriver_get(struct vdriver *d, enum vdriver_reg r);
 void vdriver_set(struct vdriver *d, enum vdriver_reg r, uint64_t val);
 uint64_t vdriver_config(struct vdriver *d, unsigned off, unsigned size);

@@ -19,7 +19,7 @@ static int pci_attach(struct device_env *env, struct virtio *v, struct err *err)
 static void pci_find(struct vdriver *d)
 {
     const struct pci_window low = {PCI_BASE, PCI_ROOM}, high = {0, 0};
-    struct pci_bus *b = d->e->env.pci;
+    struct pci_bus *b = d->e.env.pci;
     unsigned slot = 0, cap;
     uint64_t bar;
     struct err err;
@@ -39,6 +39,9 @@ static void pci_find(struct vdriver *d)
         case VIRTIO_PCI_CAP_COMMON_CFG:
             d->regs = bar + off;
             break;
+        case VIRTIO_PCI_CAP_ISR_CFG:
+            d->isr = bar + off;
+            break;
         case VIRTIO_PCI_CAP_DEVICE_CFG:
             d->config = bar + off;
             break;
@@ -48,13 +51,20 @@ static void pci_find(struct vdriver *d)
             break;
         }
     }
-    assert_true(d->regs && d->config && d->notify && d->notify_step);
+    assert_true(d->regs && d->isr && d->config && d->notify && d->notify_step);
+}
+
+static unsigned pci_interrupts(struct vdriver *d)
+{
+    return (unsigned)test_env_read(&d->e, d->e.env.mmio, d->isr, 1);
 }
 
 const struct vdriver_transport vdriver_pci = {
     .name = "pci",
+    .bridge = "pci-host",
     .attach = pci_attach,
     .find = pci_find,
+    .interrupts = pci_interrupts,
     .regs =
         {
             [VDR_OFFERED_PAGE] = {VIRTIO_PCI_COMMON_DFSELECT, 4},

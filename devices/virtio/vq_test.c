@@ -7,13 +7,6 @@
 #include "devices/testing/vtoy.h"
 #include "vmm/base/test.h"
 
-/* A toy device with a driver on it, for each kind of ring. */
-struct rig {
-    struct test_env e;
-    struct vtoy *t;
-    struct vdriver d;
-};
-
 static const struct {
     const char *name;
     uint64_t features;
@@ -25,65 +18,44 @@ static const struct {
      1ull << VIRTIO_F_RING_PACKED | 1ull << VIRTIO_RING_F_INDIRECT_DESC | 1ull << VIRTIO_RING_F_EVENT_IDX},
 };
 
-static struct rig rig;
-
-static void build(void)
-{
-    struct device *dev;
-    struct err err;
-
-    test_env_init(&rig.e, MiB(16));
-    rig.e.env.attach_virtio = vdriver_mmio.attach;
-    if (device_create(&vtoy_class, "toy0", "", &dev, &err) || device_init(dev, &rig.e.env, rig.e.env.loop, &err))
-        fail_msg("%s", err.msg);
-    device_reset(dev);
-    device_settle(dev);
-    device_start(dev);
-    rig.t = container_of(dev, struct vtoy, v.dev);
-    vdriver_init(&rig.d, &rig.t->v, &vdriver_mmio);
-}
-
-static void demolish(void)
-{
-    device_stop(&rig.t->v.dev);
-    device_destroy(&rig.t->v.dev);
-    test_env_fini(&rig.e);
-}
+static struct vdriver d;
+static struct vtoy *toy;
 
 /* Runs `body` once for each kind of ring, on a device that is up. */
 static void for_each_kind(void (*body)(void))
 {
     for (size_t i = 0; i < array_len(kinds); i++) {
-        build();
-        vdriver_start(&rig.d, kinds[i].features);
         print_message("# %s\n", kinds[i].name);
+        vdriver_create(&d, &vdriver_mmio, &vtoy_class, "");
+        toy = container_of(d.v, struct vtoy, v);
+        vdriver_start(&d, kinds[i].features);
         body();
-        demolish();
+        vdriver_destroy(&d);
     }
 }
 
 static struct vq *queue0(void)
 {
-    return virtio_queue(&rig.t->v, 0);
+    return virtio_queue(d.v, 0);
 }
 
 static void lock(void)
 {
-    lane_lock(&rig.t->v.dev.lane);
+    lane_lock(&d.v->dev.lane);
 }
 
 static void unlock(void)
 {
-    lane_unlock(&rig.t->v.dev.lane);
+    lane_unlock(&d.v->dev.lane);
 }
 
 /* Both rings of queue 0 as if `n` entries had gone through them. */
 static void turn_to(unsigned n)
 {
-    struct vdriver_queue *q = &rig.d.q[0];
+    struct vdriver_queue *q = &d.q[0];
     unsigned turns = n / q->size, slot = n % q->size;
 
-    q->avail = q->used = (uint16_t)(rig.d.packed ? slot | (turns % 2 ? 0 : 1 << 15) : n);
+    q->avail = q->used = (uint16_t)(d.packed ? slot | (turns % 2 ? 0 : 1 << 15) : n);
     q->slot = (uint16_t)slot;
     queue0()->s->avail = queue0()->s->used = q->avail;
 }
@@ -114,20 +86,20 @@ static void hold(struct vtoy *t, struct vq *q)
 
 static void put_text(gpa_t at, const char *text)
 {
-    assert_int_equal(gmem_write(rig.e.env.mem, at, text, strlen(text)), 0);
+    assert_int_equal(gmem_write(d.e.env.mem, at, text, strlen(text)), 0);
 }
 
 static void expect_text(gpa_t at, const char *text)
 {
     char got[64];
 
-    assert_int_equal(gmem_read(rig.e.env.mem, at, got, strlen(text)), 0);
+    assert_int_equal(gmem_read(d.e.env.mem, at, got, strlen(text)), 0);
     assert_memory_equal(got, text, strlen(text));
 }
 
 static void round_trip(bool indirect)
 {
-    gpa_t at = vdriver_alloc(&rig.d, 64);
+    gpa_t at = vdriver_alloc(&d, 64);
     const struct vdriver_buf bufs[] = {
         {at, 3, false}, {at + 8, 5, false}, {at + 16, 2, true}, {at + 24, 0, true}, {at + 32, 10, true}};
     uint32_t len;
@@ -135,24 +107,24 @@ static void round_trip(bool indirect)
 
     put_text(at, "abc");
     put_text(at + 8, "defgh");
-    id = vdriver_add(&rig.d, 0, bufs, array_len(bufs), indirect);
-    vdriver_kick(&rig.d, 0);
-    vdriver_run(&rig.d);
-    assert_true(vdriver_used(&rig.d, 0, &got, &len));
+    id = vdriver_add(&d, 0, bufs, array_len(bufs), indirect);
+    vdriver_kick(&d, 0);
+    vdriver_run(&d);
+    assert_true(vdriver_used(&d, 0, &got, &len));
     assert_int_equal(got, id);
     assert_int_equal(len, 8);
     expect_text(at + 16, "hg");
     expect_text(at + 32, "fedcba");
-    assert_false(vdriver_used(&rig.d, 0, &got, &len));
-    assert_false(vdriver_broken(&rig.d));
+    assert_false(vdriver_used(&d, 0, &got, &len));
+    assert_false(vdriver_broken(&d));
 }
 
 static void round_trips(void)
 {
-    rig.t->queue = reverse;
+    toy->queue = reverse;
     for (unsigned i = 0; i < 3 * VTOY_QUEUE_SIZE; i++)
         round_trip(i % 3 == 0);
-    if (!rig.d.packed)
+    if (!d.packed)
         turn_to(65530); /* across the end of 16-bit indices */
     for (unsigned i = 0; i < 20; i++)
         round_trip(i % 3 == 0);
@@ -167,35 +139,35 @@ static void chains_go_round_on_and_on(void **s)
 static void return_in_another_order(void)
 {
     static const unsigned order[] = {2, 0, 3, 1};
-    gpa_t at = vdriver_alloc(&rig.d, 64);
+    gpa_t at = vdriver_alloc(&d, 64);
     uint16_t ids[4], id;
     uint32_t len;
 
-    rig.t->queue = hold;
+    toy->queue = hold;
     for (unsigned turn = 0; turn < 20; turn++) {
-        rig.t->nheld = 0;
+        toy->nheld = 0;
         for (unsigned i = 0; i < 4; i++) {
             const struct vdriver_buf bufs[] = {{at, 4, false}, {at + 4, 4, false}, {at + 8, 4 + i, true}};
 
-            ids[i] = vdriver_add(&rig.d, 0, bufs, i == 1 ? 3 : 2 + i % 2, false);
+            ids[i] = vdriver_add(&d, 0, bufs, i == 1 ? 3 : 2 + i % 2, false);
         }
-        vdriver_kick(&rig.d, 0);
-        vdriver_run(&rig.d);
-        assert_int_equal(rig.t->nheld, 4);
+        vdriver_kick(&d, 0);
+        vdriver_run(&d);
+        assert_int_equal(toy->nheld, 4);
         lock();
         for (unsigned i = 0; i < 4; i++) {
-            chain_write(&rig.t->held[order[i]], "xxxx", order[i]);
-            vq_push(queue0(), &rig.t->held[order[i]]);
+            chain_write(&toy->held[order[i]], "xxxx", order[i]);
+            vq_push(queue0(), &toy->held[order[i]]);
         }
         vq_flush(queue0());
         unlock();
         for (unsigned i = 0; i < 4; i++) {
-            assert_true(vdriver_used(&rig.d, 0, &id, &len));
+            assert_true(vdriver_used(&d, 0, &id, &len));
             assert_int_equal(id, ids[order[i]]);
         }
-        assert_false(vdriver_used(&rig.d, 0, &id, &len));
+        assert_false(vdriver_used(&d, 0, &id, &len));
     }
-    assert_false(vdriver_broken(&rig.d));
+    assert_false(vdriver_broken(&d));
 }
 
 static void chains_return_in_any_order(void **s)
@@ -206,24 +178,24 @@ static void chains_return_in_any_order(void **s)
 
 static void direct_then_table(void)
 {
-    gpa_t at = vdriver_alloc(&rig.d, 64), table = vdriver_alloc(&rig.d, 32);
+    gpa_t at = vdriver_alloc(&d, 64), table = vdriver_alloc(&d, 32);
     uint8_t desc[16] = {0};
-    unsigned first = vdriver_slot(&rig.d, 0, 0), second = vdriver_slot(&rig.d, 0, 1);
+    unsigned first = vdriver_slot(&d, 0, 0), second = vdriver_slot(&d, 0, 1);
     uint16_t id;
     uint32_t len;
 
-    rig.t->queue = reverse;
+    toy->queue = reverse;
     put_text(at, "abc");
     put_le64(desc, at + 8);
     put_le32(desc + 8, 3);
-    put_le16(desc + (rig.d.packed ? 14 : 12), VRING_DESC_F_WRITE);
-    assert_int_equal(gmem_write(rig.e.env.mem, table, desc, sizeof(desc)), 0);
-    vdriver_desc(&rig.d, 0, first, at, 3, VRING_DESC_F_NEXT, (uint16_t)second);
-    vdriver_desc(&rig.d, 0, second, table, 16, VRING_DESC_F_INDIRECT, 0);
-    vdriver_publish(&rig.d, 0, (uint16_t)first, 2);
-    vdriver_kick(&rig.d, 0);
-    vdriver_run(&rig.d);
-    assert_true(vdriver_used(&rig.d, 0, &id, &len));
+    put_le16(desc + (d.packed ? 14 : 12), VRING_DESC_F_WRITE);
+    assert_int_equal(gmem_write(d.e.env.mem, table, desc, sizeof(desc)), 0);
+    vdriver_desc(&d, 0, first, at, 3, VRING_DESC_F_NEXT, (uint16_t)second);
+    vdriver_desc(&d, 0, second, table, 16, VRING_DESC_F_INDIRECT, 0);
+    vdriver_publish(&d, 0, (uint16_t)first, 2);
+    vdriver_kick(&d, 0);
+    vdriver_run(&d);
+    assert_true(vdriver_used(&d, 0, &id, &len));
     expect_text(at + 8, "cba");
 }
 
@@ -235,7 +207,7 @@ static void a_chain_may_end_in_a_table(void **s)
 
 static void put_back(void)
 {
-    gpa_t at = vdriver_alloc(&rig.d, 64);
+    gpa_t at = vdriver_alloc(&d, 64);
     const struct vdriver_buf bufs[] = {{at, 4, false}, {at + 8, 4, true}};
     struct vq_chain c;
     char text[4];
@@ -244,7 +216,7 @@ static void put_back(void)
 
     for (unsigned i = 0; i < 2 * VTOY_QUEUE_SIZE; i++) {
         put_text(at, "back");
-        vdriver_add(&rig.d, 0, bufs, 2, false);
+        vdriver_add(&d, 0, bufs, 2, false);
         lock();
         assert_int_equal(vq_pop(queue0(), &c), 1);
         assert_int_equal(chain_read(&c, text, 3), 3);
@@ -256,7 +228,7 @@ static void put_back(void)
         vq_flush(queue0());
         vq_dispatch(queue0()); /* a new budget */
         unlock();
-        assert_true(vdriver_used(&rig.d, 0, &id, &len));
+        assert_true(vdriver_used(&d, 0, &id, &len));
     }
 }
 
@@ -268,13 +240,13 @@ static void an_unpopped_chain_comes_again_whole(void **s)
 
 static void last_byte(void)
 {
-    gpa_t at = vdriver_alloc(&rig.d, 64);
+    gpa_t at = vdriver_alloc(&d, 64);
     const struct vdriver_buf bufs[] = {{at, 4, true}, {at + 8, 1, true}};
     struct vq_chain c;
     struct gspan b;
 
-    assert_int_equal(gmem_zero(rig.e.env.mem, at, 64), 0);
-    vdriver_add(&rig.d, 0, bufs, 2, false);
+    assert_int_equal(gmem_zero(d.e.env.mem, at, 64), 0);
+    vdriver_add(&d, 0, bufs, 2, false);
     lock();
     assert_int_equal(vq_pop(queue0(), &c), 1);
     for (unsigned i = 0; i < 5; i++) {
@@ -298,7 +270,7 @@ static void the_last_byte_comes_off_a_side(void **s)
 /* A driver need not notify while the device is at it, and must once it has seen the queue empty. */
 static void arming(void)
 {
-    gpa_t at = vdriver_alloc(&rig.d, 64);
+    gpa_t at = vdriver_alloc(&d, 64);
     const struct vdriver_buf buf = {at, 4, false};
     struct vq_chain c[3];
 
@@ -306,16 +278,16 @@ static void arming(void)
     assert_int_equal(vq_pop(queue0(), &c[0]), 0);
     unlock();
     for (unsigned turn = 0; turn < 2 * VTOY_QUEUE_SIZE; turn++) {
-        vdriver_add(&rig.d, 0, &buf, 1, false);
+        vdriver_add(&d, 0, &buf, 1, false);
         lock();
         vq_dispatch(queue0()); /* a new budget; the toy leaves the chain */
         assert_int_equal(vq_pop(queue0(), &c[0]), 1);
-        vdriver_add(&rig.d, 0, &buf, 1, false);
-        assert_false(vdriver_wanted(&rig.d, 0, 1));
+        vdriver_add(&d, 0, &buf, 1, false);
+        assert_false(vdriver_wanted(&d, 0, 1));
         assert_int_equal(vq_pop(queue0(), &c[1]), 1);
         assert_int_equal(vq_pop(queue0(), &c[2]), 0);
-        vdriver_add(&rig.d, 0, &buf, 1, false);
-        assert_true(vdriver_wanted(&rig.d, 0, 1));
+        vdriver_add(&d, 0, &buf, 1, false);
+        assert_true(vdriver_wanted(&d, 0, 1));
         assert_int_equal(vq_pop(queue0(), &c[2]), 1);
         for (unsigned i = 0; i < 3; i++) {
             uint16_t id;
@@ -323,7 +295,7 @@ static void arming(void)
 
             vq_push(queue0(), &c[i]);
             vq_flush(queue0());
-            assert_true(vdriver_used(&rig.d, 0, &id, &len));
+            assert_true(vdriver_used(&d, 0, &id, &len));
         }
         assert_int_equal(vq_pop(queue0(), &c[0]), 0);
         unlock();
@@ -342,33 +314,30 @@ static bool interrupts_for(unsigned n)
     const struct vdriver_buf buf = {MiB(8), 4, false};
     uint16_t id;
     uint32_t len;
-    bool rose;
 
-    assert_int_equal(rig.e.lines[5].level, 0);
+    assert_int_equal(d.t->interrupts(&d), 0);
     for (unsigned i = 0; i < n; i++)
-        vdriver_add(&rig.d, 0, &buf, 1, false);
-    vdriver_kick(&rig.d, 0);
-    vdriver_run(&rig.d);
+        vdriver_add(&d, 0, &buf, 1, false);
+    vdriver_kick(&d, 0);
+    vdriver_run(&d);
     for (unsigned i = 0; i < n; i++)
-        assert_true(vdriver_used(&rig.d, 0, &id, &len));
-    rose = rig.e.lines[5].level;
-    test_env_write(&rig.e, rig.e.env.mmio, rig.d.regs + 0x64, 1, 4); /* acknowledge */
-    return rose;
+        assert_true(vdriver_used(&d, 0, &id, &len));
+    return d.t->interrupts(&d);
 }
 
 static void interrupt_flags(void)
 {
-    uint16_t off = rig.d.packed ? VRING_PACKED_EVENT_FLAG_DISABLE : VRING_AVAIL_F_NO_INTERRUPT;
+    uint16_t off = d.packed ? VRING_PACKED_EVENT_FLAG_DISABLE : VRING_AVAIL_F_NO_INTERRUPT;
 
-    rig.t->queue = reverse;
-    vdriver_want(&rig.d, 0, 0, 0);
+    toy->queue = reverse;
+    vdriver_want(&d, 0, 0, 0);
     assert_true(interrupts_for(1));
-    if (rig.d.event_idx && !rig.d.packed)
+    if (d.event_idx && !d.packed)
         return; /* flags mean nothing there */
-    vdriver_want(&rig.d, 0, off, 0);
+    vdriver_want(&d, 0, off, 0);
     assert_false(interrupts_for(1));
     assert_false(interrupts_for(VTOY_QUEUE_SIZE));
-    vdriver_want(&rig.d, 0, 0, 0);
+    vdriver_want(&d, 0, 0, 0);
     assert_true(interrupts_for(2));
 }
 
@@ -383,14 +352,14 @@ static void interrupt_events(void)
 {
     enum { SIZE = 8 };
 
-    if (!rig.d.event_idx)
+    if (!d.event_idx)
         return;
-    vdriver_reset(&rig.d);
-    vdriver_negotiate(&rig.d, 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX |
-                                  (uint64_t)rig.d.packed << VIRTIO_F_RING_PACKED);
-    vdriver_set_queue(&rig.d, 0, SIZE);
-    vdriver_set(&rig.d, VDR_STATUS, vdriver_get(&rig.d, VDR_STATUS) | VIRTIO_CONFIG_S_DRIVER_OK);
-    rig.t->queue = reverse;
+    vdriver_reset(&d);
+    vdriver_negotiate(&d, 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX |
+                              (uint64_t)d.packed << VIRTIO_F_RING_PACKED);
+    vdriver_set_queue(&d, 0, SIZE);
+    vdriver_set(&d, VDR_STATUS, vdriver_get(&d, VDR_STATUS) | VIRTIO_CONFIG_S_DRIVER_OK);
+    toy->queue = reverse;
     for (unsigned start = 2 * SIZE; start < 4 * SIZE; start++)
         for (int ahead = -SIZE + 1; ahead <= SIZE; ahead++)
             for (unsigned n = 1; n <= SIZE; n++) {
@@ -398,14 +367,13 @@ static void interrupt_events(void)
                 unsigned off_wrap = event % SIZE | (event / SIZE % 2 ? 0 : 1 << 15);
 
                 turn_to(start);
-                for (unsigned i = 0; i < SIZE && rig.d.packed; i++)
-                    vdriver_desc(&rig.d, 0, i, 0, 0, /* used, or not available yet, at this turn */
+                for (unsigned i = 0; i < SIZE && d.packed; i++)
+                    vdriver_desc(&d, 0, i, 0, 0, /* used, or not available yet, at this turn */
                                  (i < start % SIZE) == (start / SIZE % 2 == 0) ? 0x8080 : 0, 0);
-                if (!rig.d.packed)
-                    assert_int_equal(gmem_write(rig.e.env.mem, rig.d.q[0].driver + 2, &(uint16_t){(uint16_t)start}, 2),
-                                     0);
-                vdriver_want(&rig.d, 0, rig.d.packed ? VRING_PACKED_EVENT_FLAG_DESC : 0,
-                             (uint16_t)(rig.d.packed ? off_wrap : event));
+                if (!d.packed)
+                    assert_int_equal(gmem_write(d.e.env.mem, d.q[0].driver + 2, &(uint16_t){(uint16_t)start}, 2), 0);
+                vdriver_want(&d, 0, d.packed ? VRING_PACKED_EVENT_FLAG_DESC : 0,
+                             (uint16_t)(d.packed ? off_wrap : event));
                 if (interrupts_for(n) != (ahead >= 0 && ahead < (int)n))
                     fail_msg("at %u, event %d ahead, %u returned", start, ahead, n);
             }
@@ -424,28 +392,28 @@ static void stale_chains(void)
     uint16_t id;
     uint32_t len;
 
-    rig.t->queue = hold;
-    vdriver_add(&rig.d, 0, &buf, 1, false);
-    vdriver_kick(&rig.d, 0);
-    vdriver_run(&rig.d);
-    assert_int_equal(rig.t->nheld, 1);
-    stale = rig.t->held[0];
-    vdriver_start(&rig.d, kinds[rig.d.packed ? 2 : 0].features);
-    vdriver_add(&rig.d, 0, &buf, 1, false); /* the same head again */
-    vdriver_kick(&rig.d, 0);
-    vdriver_run(&rig.d);
-    assert_int_equal(rig.t->nheld, 2);
+    toy->queue = hold;
+    vdriver_add(&d, 0, &buf, 1, false);
+    vdriver_kick(&d, 0);
+    vdriver_run(&d);
+    assert_int_equal(toy->nheld, 1);
+    stale = toy->held[0];
+    vdriver_start(&d, kinds[d.packed ? 2 : 0].features);
+    vdriver_add(&d, 0, &buf, 1, false); /* the same head again */
+    vdriver_kick(&d, 0);
+    vdriver_run(&d);
+    assert_int_equal(toy->nheld, 2);
     lock();
     vq_push(queue0(), &stale);
     vq_unpop(queue0(), &stale);
     vq_flush(queue0());
     unlock();
-    assert_false(vdriver_used(&rig.d, 0, &id, &len));
+    assert_false(vdriver_used(&d, 0, &id, &len));
     lock();
-    vq_push(queue0(), &rig.t->held[1]);
+    vq_push(queue0(), &toy->held[1]);
     vq_flush(queue0());
     unlock();
-    assert_true(vdriver_used(&rig.d, 0, &id, &len));
+    assert_true(vdriver_used(&d, 0, &id, &len));
 }
 
 static void chains_from_before_a_reset_are_void(void **s)
@@ -466,8 +434,8 @@ static void feed(struct vtoy *t, struct vq *q)
     while (t->nheld < 5 * VTOY_QUEUE_SIZE && vq_pop(q, &c) > 0) {
         vq_push(q, &c);
         vq_flush(q);
-        vdriver_used(&rig.d, 0, &id, &len);
-        vdriver_add(&rig.d, 0, &buf, 1, false);
+        vdriver_used(&d, 0, &id, &len);
+        vdriver_add(&d, 0, &buf, 1, false);
         t->nheld++;
         n++;
     }
@@ -478,13 +446,13 @@ static void endless_work(void)
 {
     const struct vdriver_buf buf = {MiB(8), 4, false};
 
-    rig.t->queue = feed;
-    rig.t->nheld = 0;
-    vdriver_add(&rig.d, 0, &buf, 1, false);
-    vdriver_kick(&rig.d, 0);
-    vdriver_run(&rig.d);
-    assert_int_equal(rig.t->nheld, 5 * VTOY_QUEUE_SIZE); /* nothing is forgotten, with no further notification */
-    assert_true(rig.t->dispatches >= 5);
+    toy->queue = feed;
+    toy->nheld = 0;
+    vdriver_add(&d, 0, &buf, 1, false);
+    vdriver_kick(&d, 0);
+    vdriver_run(&d);
+    assert_int_equal(toy->nheld, 5 * VTOY_QUEUE_SIZE); /* nothing is forgotten, with no further notification */
+    assert_true(toy->dispatches >= 5);
 }
 
 static void a_full_queue_is_served_in_turns(void **s)
@@ -493,47 +461,26 @@ static void a_full_queue_is_served_in_turns(void **s)
     for_each_kind(endless_work);
 }
 
-/* Saves the device, loads it into another one that takes its place. */
-static void move_house(void)
-{
-    struct state_writer w = {0};
-    struct state_reader r;
-    struct vtoy *old = rig.t, *new;
-    struct device *dev;
-    struct err err;
-
-    device_stop(&old->v.dev);
-    device_save(&old->v.dev, &w);
-    device_destroy(&old->v.dev);
-    if (device_create(&vtoy_class, "toy0", "", &dev, &err) || device_init(dev, &rig.e.env, rig.e.env.loop, &err))
-        fail_msg("%s", err.msg);
-    new = container_of(dev, struct vtoy, v.dev);
-    r = (struct state_reader){.buf = w.buf, .len = w.len};
-    if (device_load(dev, &r, &err))
-        fail_msg("%s", err.msg);
-    state_writer_fini(&w);
-    device_settle(dev);
-    new->queue = reverse;
-    rig.t = new;
-    rig.d.v = &new->v;
-    device_start(dev);
-}
-
 static void snapshots(void)
 {
-    gpa_t at = vdriver_alloc(&rig.d, 16);
+    gpa_t at = vdriver_alloc(&d, 16);
     const struct vdriver_buf bufs[] = {{at, 3, false}, {at + 8, 3, true}};
     uint16_t id;
     uint32_t len;
 
-    rig.t->queue = reverse;
+    toy->queue = reverse;
     for (unsigned i = 0; i < VTOY_QUEUE_SIZE / 2 + 5; i++)
         round_trip(false);
     put_text(at, "xyz");
-    vdriver_add(&rig.d, 0, bufs, 2, false); /* and nobody says so */
-    move_house();
-    vdriver_run(&rig.d);
-    assert_true(vdriver_used(&rig.d, 0, &id, &len));
+    vdriver_add(&d, 0, bufs, 2, false); /* and nobody says so */
+    vdriver_move(&d, "");
+    toy = container_of(d.v, struct vtoy, v);
+    assert_int_equal(toy->activations, 1);
+    toy->queue = reverse;
+    lock();
+    vq_dispatch(queue0()); /* as start did, before the toy knew what to do */
+    unlock();
+    assert_true(vdriver_used(&d, 0, &id, &len));
     expect_text(at + 8, "zyx");
     for (unsigned i = 0; i < VTOY_QUEUE_SIZE; i++)
         round_trip(false);
