@@ -340,6 +340,8 @@ void virtio_queue_reset(struct virtio *v, uint16_t queue)
         return;
     drain(v);
     reset_queue(q);
+    if (v->ops->queue_reset)
+        v->ops->queue_reset(v, q);
     dispatch_all(v); /* the others were not heard meanwhile */
 }
 

@@ -38,6 +38,7 @@ struct virtio_ops {
     void (*reset)(struct virtio *v);     /* by guest or machine: own state and v->config as at power-on; lane drained */
     void (*activate)(struct virtio *v);  /* DRIVER_OK, or after load: v->features is final */
     void (*queue)(struct virtio *v, struct vq *q);                  /* "q may have chains": pop until 0 */
+    void (*queue_reset)(struct virtio *v, struct vq *q);            /* one queue alone [2.6.1]; lane drained */
     void (*config_written)(struct virtio *v, size_t off, size_t n); /* after the bytes in v->config changed */
 };
 
