@@ -77,7 +77,7 @@ static void report_instruction(const struct vcpu *c, const struct kvm_regs *r, c
     size_t n = instruction_bytes(c, addr, code);
     char text[96];
 
-    dprintf(fd, "  at %#" PRIx64 ", level %u, %u-bit:", (uint64_t)r->rip, s->ss.dpl, bits);
+    dprintf(fd, "  at %" PRIx64 ", level %u, %u-bit:", (uint64_t)r->rip, s->ss.dpl, bits);
     for (size_t i = 0; i < n; i++)
         dprintf(fd, " %02x", code[i]);
     if (decode_instruction(bits, r->rip, code, n, text, sizeof(text)))
