@@ -1,79 +1,10 @@
 #include "devices/pci/pci.h"
 #include "vmm/base/test.h"
 
-#include "devices/testing/env.h"
+#include "devices/testing/probe.h"
 #include "vmm/base/cleanup.h"
 
-/* A function with a 32-bit BAR 0 and a 64-bit BAR 2, whose registers hold what was last written to them. */
-struct probe {
-    struct device dev;
-    struct pci_func func;
-    struct region small, large;
-    uint64_t last;
-    unsigned writes;
-};
-enum { SMALL = 0x1000, LARGE = 0x10000, LOW = 0xc0000000 };
-
-static uint64_t small_read(struct region *r, uint64_t off, unsigned size)
-{
-    (void)r;
-    (void)size;
-    return 0x51000000 + off;
-}
-
-static uint64_t large_read(struct region *r, uint64_t off, unsigned size)
-{
-    (void)r;
-    (void)size;
-    return 0x1a000000 + off;
-}
-
-static void count_write(struct probe *p, uint64_t val)
-{
-    p->last = val;
-    p->writes++;
-}
-
-static void small_write(struct region *r, uint64_t off, uint64_t val, unsigned size)
-{
-    (void)off;
-    (void)size;
-    count_write(container_of(r, struct probe, small), val);
-}
-
-static void large_write(struct region *r, uint64_t off, uint64_t val, unsigned size)
-{
-    (void)off;
-    (void)size;
-    count_write(container_of(r, struct probe, large), val);
-}
-
-static const struct region_ops small_ops = {small_read, small_write, 1 | 2 | 4};
-static const struct region_ops large_ops = {large_read, large_write, 4};
-
-static int probe_init(struct device *d, struct err *err)
-{
-    static const struct pci_ids ids = {0x1234, 0x5678, 0x9abc, 0xdef0, 0x0c0330, 7};
-    struct probe *p = container_of(d, struct probe, dev);
-    int ret = pci_func_init(&p->func, d, -1, &ids, NULL, err);
-
-    if (ret)
-        return ret;
-    p->small = (struct region){.name = "small", .ops = &small_ops};
-    p->large = (struct region){.name = "large", .ops = &large_ops};
-    pci_add_bar(&p->func, 0, false, &p->small, SMALL);
-    pci_add_bar(&p->func, 2, true, &p->large, LARGE);
-    pci_add_msix(&p->func, 4, 3);
-    return 0;
-}
-
-static void probe_fini(struct device *d)
-{
-    pci_func_fini(&container_of(d, struct probe, dev)->func);
-}
-
-static const struct device_class probe_class = {
-    .name = "probe", .size = DEVICE_SIZE(struct probe, dev), .init = probe_init, .fini = probe_fini};
+enum { LOW = 0xc0000000 };
 
 struct bench {
     struct test_env t;
@@ -81,26 +12,14 @@ struct bench {
     struct probe *probe;
 };
 
-static struct device *make(struct bench *b, const char *id)
-{
-    struct device *d;
-    struct err err;
-
-    assert_int_equal(device_create(&probe_class, id, "", &d, &err), 0);
-    assert_int_equal(device_init(d, &b->t.env, b->t.env.loop, &err), 0);
-    device_reset(d);
-    device_settle(d);
-    return d;
-}
-
 static int setup(void **state)
 {
     struct bench *b = xcalloc(1, sizeof(*b));
 
     test_env_init(&b->t, MiB(16));
     b->host = test_env_device(&b->t, "pci-host", "pci", "");
-    b->dev = make(b, "probe0"); /* slot 1 */
-    b->probe = container_of(b->dev, struct probe, dev);
+    b->probe = probe_create(&b->t, "probe"); /* slot 1 */
+    b->dev = &b->probe->dev;
     *state = b;
     return 0;
 }
@@ -179,9 +98,9 @@ static void all_ones_ask_for_a_bars_size(void **state)
 
     for (unsigned i = 0; i < PCI_STD_NUM_BARS; i++)
         set(b, PCI_BASE_ADDRESS_0 + 4 * i, UINT32_MAX, 4);
-    assert_int_equal(get(b, PCI_BASE_ADDRESS_0, 4), ~(SMALL - 1u));
+    assert_int_equal(get(b, PCI_BASE_ADDRESS_0, 4), ~(PROBE_SMALL - 1u));
     assert_int_equal(get(b, PCI_BASE_ADDRESS_1, 4), 0);
-    assert_int_equal(get(b, PCI_BASE_ADDRESS_2, 4), ~(LARGE - 1u) | PCI_BASE_ADDRESS_MEM_TYPE_64);
+    assert_int_equal(get(b, PCI_BASE_ADDRESS_2, 4), ~(PROBE_LARGE - 1u) | PCI_BASE_ADDRESS_MEM_TYPE_64);
     assert_int_equal(get(b, PCI_BASE_ADDRESS_3, 4), UINT32_MAX);
     set(b, PCI_COMMAND, PCI_COMMAND_MEMORY, 2); /* and is no place */
     assert_null(b->probe->small.bus);
@@ -195,12 +114,12 @@ static void a_bar_decodes_when_enabled_and_moves(void **state)
     set(b, PCI_BASE_ADDRESS_0, LOW, 4);
     assert_int_equal(mem_read(b, LOW), UINT32_MAX);
     set(b, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
-    assert_int_equal(mem_read(b, LOW + 0x10), 0x51000010);
-    set(b, PCI_BASE_ADDRESS_0, LOW + SMALL, 4);
+    assert_int_equal(mem_read(b, LOW + 0x10), PROBE_SMALL_IS + 0x10);
+    set(b, PCI_BASE_ADDRESS_0, LOW + PROBE_SMALL, 4);
     assert_int_equal(mem_read(b, LOW + 0x10), UINT32_MAX);
-    assert_int_equal(mem_read(b, LOW + SMALL + 0x10), 0x51000010);
+    assert_int_equal(mem_read(b, LOW + PROBE_SMALL + 0x10), PROBE_SMALL_IS + 0x10);
     set(b, PCI_COMMAND, 0, 2);
-    assert_int_equal(mem_read(b, LOW + SMALL + 0x10), UINT32_MAX);
+    assert_int_equal(mem_read(b, LOW + PROBE_SMALL + 0x10), UINT32_MAX);
 }
 
 static void a_64_bit_bar_goes_above_4_gib(void **state)
@@ -209,12 +128,12 @@ static void a_64_bit_bar_goes_above_4_gib(void **state)
 
     set(b, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
     set(b, PCI_BASE_ADDRESS_2, LOW, 4);
-    assert_int_equal(mem_read(b, LOW + 4), 0x1a000004);
+    assert_int_equal(mem_read(b, LOW + 4), PROBE_LARGE_IS + 0x4);
     set(b, PCI_BASE_ADDRESS_3, 0x12, 4);
     assert_int_equal(mem_read(b, LOW + 4), UINT32_MAX);
-    assert_int_equal(mem_read(b, 0x1200000000ull + LOW + 4), 0x1a000004);
+    assert_int_equal(mem_read(b, 0x1200000000ull + LOW + 4), PROBE_LARGE_IS + 0x4);
     test_env_write(&b->t, b->t.env.mmio, 0x1200000000ull + LOW, 77, 4);
-    assert_int_equal(b->probe->last, 77);
+    assert_int_equal(b->probe->written, 77);
     assert_int_equal(b->probe->writes, 1);
 }
 
@@ -223,7 +142,7 @@ static void a_bar_in_a_wrong_place_decodes_nothing(void **state)
     struct bench *b = *state;
 
     set(b, PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
-    set(b, PCI_BASE_ADDRESS_0, MiB(16) - SMALL, 4); /* the last page of RAM */
+    set(b, PCI_BASE_ADDRESS_0, MiB(16) - PROBE_SMALL, 4); /* the last page of RAM */
     assert_null(b->probe->small.bus);
     set(b, PCI_BASE_ADDRESS_0, MiB(16), 4); /* the first after it */
     assert_non_null(b->probe->small.bus);
@@ -291,7 +210,7 @@ static void load_puts_the_bars_back(void **state)
     r = (struct state_reader){w.buf, w.len, 0};
     assert_int_equal(device_load(b->dev, &r, &err), 0);
     device_settle(b->dev);
-    assert_int_equal(mem_read(b, LOW + 4), 0x51000004);
+    assert_int_equal(mem_read(b, LOW + 4), PROBE_SMALL_IS + 0x4);
     assert_int_equal(mem_read(b, LOW + MiB(1) + 4), UINT32_MAX);
 
     state_writer_fini(&w);
@@ -333,5 +252,6 @@ int main(void)
         TEST(accesses_of_any_width_agree),
     };
 
+    log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
