@@ -18,18 +18,19 @@
 static_assert(IOAPIC_PINS == (int)VM_IOAPIC_PINS, "one I/O APIC has all lines");
 enum { XAPIC_ID_MAX = 254 };
 
-/* Space for a header with a flexible array behind it, as KVM likes them. */
-struct cpuid_arg {
+/* A header that ends in a flexible array, as KVM likes them, and room for `n` elements. */
+#define ROOM_FOR(head, elem, n) uint8_t room[sizeof(struct head) + (n) * sizeof(struct elem)]
+union cpuid_arg {
     struct kvm_cpuid2 head;
-    struct kvm_cpuid_entry2 e[CPUID_ENTRIES_MAX];
+    ROOM_FOR(kvm_cpuid2, kvm_cpuid_entry2, CPUID_ENTRIES_MAX);
 };
-struct msr_arg {
+union msr_arg {
     struct kvm_msrs head;
-    struct kvm_msr_entry e[CPU_MSR_DEFAULTS];
+    ROOM_FOR(kvm_msrs, kvm_msr_entry, CPU_MSR_DEFAULTS);
 };
-struct route_arg {
+union route_arg {
     struct kvm_irq_routing head;
-    struct kvm_irq_routing_entry e[IOAPIC_PINS];
+    ROOM_FOR(kvm_irq_routing, kvm_irq_routing_entry, IOAPIC_PINS);
 };
 
 /* --- interrupts --- */
@@ -55,14 +56,14 @@ struct msi_sink *vm_msi(struct vm *vm)
 static void level_changed(struct ioapic *io)
 {
     struct vm *vm = container_of(io, struct vm, ioapic);
-    struct route_arg arg = {.head.nr = 0};
+    union route_arg arg = {.head.nr = 0};
 
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
         struct irq_msg msg;
         struct msi m;
 
         if (ioapic_level_msi(io, pin, &m) && irq_msg_from_msi(m, vm->wide_ids, &msg))
-            arg.e[arg.head.nr++] = (struct kvm_irq_routing_entry){
+            arg.head.entries[arg.head.nr++] = (struct kvm_irq_routing_entry){
                 .gsi = pin,
                 .type = KVM_IRQ_ROUTING_MSI,
                 .u.msi = {.address_lo = msg.addr_lo, .address_hi = msg.addr_hi, .data = msg.data},
@@ -190,13 +191,13 @@ static int make_irqchip(struct vm *vm, struct err *err)
 static int set_cpuid(struct vcpu *c, struct err *err)
 {
     struct vm *vm = c->vm;
-    struct cpuid_arg arg = {.head.nent = vm->cpuid.n};
+    union cpuid_arg arg = {.head.nent = vm->cpuid.n};
 
     cpuid_set_cpu(&vm->cpuid, &vm->topology, c->index);
     for (unsigned i = 0; i < vm->cpuid.n; i++) {
         const struct cpuid_entry *e = &vm->cpuid.e[i];
 
-        arg.e[i] = (struct kvm_cpuid_entry2){
+        arg.head.entries[i] = (struct kvm_cpuid_entry2){
             .function = e->fn,
             .index = e->idx,
             .flags = e->indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
@@ -210,20 +211,21 @@ static int set_cpuid(struct vcpu *c, struct err *err)
 }
 
 /* Those of the default MSRs that this KVM has, with their bits added to what they hold at power-on. */
-static void read_msrs(struct vcpu *c, struct msr_arg *ret)
+static void read_msrs(struct vcpu *c, union msr_arg *ret)
 {
     ret->head = (struct kvm_msrs){.nmsrs = 0};
     for (unsigned i = 0; i < CPU_MSR_DEFAULTS; i++) {
-        struct msr_arg one = {.head.nmsrs = 1, .e = {{.index = cpu_msr_defaults[i].index}}};
+        union msr_arg one = {.head.nmsrs = 1};
 
+        one.head.entries[0] = (struct kvm_msr_entry){.index = cpu_msr_defaults[i].index};
         if (ioctl(c->fd, KVM_GET_MSRS, &one) != 1)
             continue;
-        one.e[0].data |= cpu_msr_defaults[i].set;
-        ret->e[ret->head.nmsrs++] = one.e[0];
+        one.head.entries[0].data |= cpu_msr_defaults[i].set;
+        ret->head.entries[ret->head.nmsrs++] = one.head.entries[0];
     }
 }
 
-static int make_vcpu(struct vcpu *c, struct msr_arg *msrs, struct err *err)
+static int make_vcpu(struct vcpu *c, union msr_arg *msrs, struct err *err)
 {
     struct vm *vm = c->vm;
     void *run;
@@ -267,7 +269,7 @@ static void unmake(struct vm *vm)
 static int make(struct vm *vm, struct err *err)
 {
     uint64_t identity = VM_PRIVATE_BASE;
-    struct msr_arg msrs;
+    union msr_arg msrs;
     int rc;
 
     do
@@ -316,7 +318,7 @@ static int check_counts(const struct vm_opts *o, int kvm, struct err *err)
 
 static int read_cpuid(struct vm *vm, const char *text, struct err *err)
 {
-    struct cpuid_arg arg = {.head.nent = CPUID_ENTRIES_MAX};
+    union cpuid_arg arg = {.head.nent = CPUID_ENTRIES_MAX};
     const struct cpuid_machine machine = {
         .topology = vm->topology,
         .tsc_deadline = kvm_cap(vm->kvm, KVM_CAP_TSC_DEADLINE_TIMER),
@@ -327,13 +329,16 @@ static int read_cpuid(struct vm *vm, const char *text, struct err *err)
     if (ioctl(vm->kvm, KVM_GET_SUPPORTED_CPUID, &arg) < 0)
         return vm_ioctl_err(err, "supported CPUID");
     vm->cpuid.n = (unsigned)min_u64(arg.head.nent, CPUID_ENTRIES_MAX);
-    for (unsigned i = 0; i < vm->cpuid.n; i++)
+    for (unsigned i = 0; i < vm->cpuid.n; i++) {
+        const struct kvm_cpuid_entry2 *e = &arg.head.entries[i];
+
         vm->cpuid.e[i] = (struct cpuid_entry){
-            .fn = arg.e[i].function,
-            .idx = arg.e[i].index,
-            .indexed = arg.e[i].flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-            .r = {arg.e[i].eax, arg.e[i].ebx, arg.e[i].ecx, arg.e[i].edx},
+            .fn = e->function,
+            .idx = e->index,
+            .indexed = e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+            .r = {e->eax, e->ebx, e->ecx, e->edx},
         };
+    }
     rc = cpuid_set_machine(&vm->cpuid, &machine, err);
     if (!rc)
         rc = cpuid_select(&vm->cpuid, text, err);
