@@ -22,5 +22,5 @@ wait $out $err
 
 set -- rig/code
 while read -r file; do [ -e "$file" ] && set -- "$@" "${file#/}"; done </rig/out
-tar -C / -czf - "$@" >/dev/ttyS3
+tar -C / -chzf - "$@" >/dev/ttyS3
 poweroff -f

@@ -21,7 +21,7 @@ Its output and exit code are passed on. 124: time-out, 125: the rig itself faile
 
   --timeout SECONDS  end everything after that time, the rig's start included ($rig_seconds)
   --memory MIB       the machine's memory ($rig_memory)${rig_cpus:+
-  --cpus N           the machine's CPUs ($rig_cpus)}
+  --cpus N           its number of CPUs ($rig_cpus)}
   --in FILE          take this file or directory in, under its own name (may be repeated)
   --out FILE         bring this file back when the command has ended (may be repeated)
   -e NAME=VALUE      set an environment word (may be repeated)
