@@ -20,7 +20,7 @@ int main(int argc, char **argv)
 {
     (void)argc;
     if (fill_standard_fds())
-        return CLI_EXIT_FAILED;
+        return EXIT_BOTHY;
     signal(SIGPIPE, SIG_IGN); /* a reader that is gone is an EPIPE where we write, not our end */
     return cli_main(argv);
 }

@@ -24,6 +24,7 @@ struct device_class {
     size_t size;                                    /* DEVICE_SIZE(); zeroed by the core */
     const struct opt *opts;                         /* parsed into the instance before init; may be NULL */
     const char *first;                              /* option that a leading bare word sets, or NULL */
+    bool io;                                        /* runs on the I/O loop, not the one of consoles */
     bool internal;                                  /* made by the machine, never by name from the command line */
     int (*init)(struct device *d, struct err *err); /* after a failure fini follows */
     void (*fini)(struct device *d);                 /* copes with a half-done init */

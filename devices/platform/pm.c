@@ -12,7 +12,13 @@
 #define PM_TIMER_HZ 3579545ull
 
 enum { EVENT_ENABLE = PM_EVENT + 2 };
-enum { STS_TIMER = 1 << 0, STS_POWER_BUTTON = 1 << 8, STS_ALL = STS_TIMER | STS_POWER_BUTTON };
+enum {
+    STS_TIMER = 1 << 0,
+    STS_GLOBAL = 1 << 5, /* never happens, but an OS checks that it can be enabled; so the clock's */
+    STS_POWER_BUTTON = 1 << 8,
+    STS_RTC = 1 << 10,
+    STS_ALL = STS_TIMER | STS_GLOBAL | STS_POWER_BUTTON | STS_RTC,
+};
 enum { CNT_SCI_EN = 1 << 0, CNT_BM_RLD = 1 << 1, CNT_TYPE_SHIFT = 10, CNT_TYPE = 7 << CNT_TYPE_SHIFT };
 enum { CNT_SLEEP = 1 << 13, CNT_KEPT = CNT_SCI_EN | CNT_BM_RLD | CNT_TYPE };
 

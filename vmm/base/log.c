@@ -1,6 +1,5 @@
 #include "vmm/base/log.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -9,11 +8,8 @@
 
 #include "vmm/base/clock.h"
 
-static const char *const level_names[] = {
-    [LOG_ERROR] = "error",
-    [LOG_WARN] = "warn",
-    [LOG_INFO] = "info",
-    [LOG_DEBUG] = "debug",
+const char *const log_level_words[] = {
+    [LOG_ERROR] = "error", [LOG_WARN] = "warn", [LOG_INFO] = "info", [LOG_DEBUG] = "debug", NULL,
 };
 
 /* Set once at start-up, before threads. */
@@ -24,16 +20,6 @@ static atomic_bool log_raw;
 void log_set_level(enum log_level level)
 {
     log_level = level;
-}
-
-int log_level_parse(const char *text, enum log_level *ret)
-{
-    for (size_t i = 0; i < array_len(level_names); i++)
-        if (!strcmp(text, level_names[i])) {
-            *ret = (enum log_level)i;
-            return 0;
-        }
-    return -EINVAL;
 }
 
 void log_set_raw(bool raw)

@@ -6,11 +6,10 @@
 #include "vmm/base/base.h"
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+extern const char *const log_level_words[]; /* "error", "warn", "info", "debug", NULL: for option tables */
 
 /* Messages above the level are dropped; the default is LOG_WARN.  Called once, before threads start. */
 void log_set_level(enum log_level level);
-/* 0 and the level for "error", "warn", "info" or "debug"; else -EINVAL. */
-int log_level_parse(const char *text, enum log_level *ret) must_check;
 /* Any thread; one write(2) a line.  Lines end in CR LF while the terminal is raw (log_set_raw). */
 void log_msg(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void log_set_raw(bool raw);

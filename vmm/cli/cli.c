@@ -160,7 +160,7 @@ static int run_verb(const struct cli_verb *v, char **words)
     if (r >= 0)
         return r;
     fprintf(stderr, "bothy %s: %s\n", v->name, err.msg);
-    return CLI_EXIT_FAILED;
+    return EXIT_BOTHY;
 }
 
 int cli_verb_find(const char *name, const struct cli_verb **ret, struct err *err)
@@ -192,7 +192,7 @@ static int dispatch(char **argv)
 
     if (!first) {
         cli_print_overview(stderr);
-        return CLI_EXIT_FAILED;
+        return EXIT_BOTHY;
     }
     if (!strcmp(first, "--version")) {
         puts("bothy " BOTHY_VERSION);
@@ -204,7 +204,7 @@ static int dispatch(char **argv)
     }
     if (cli_verb_find(first, &v, &err)) {
         fprintf(stderr, "bothy: %s\n", err.msg);
-        return CLI_EXIT_FAILED;
+        return EXIT_BOTHY;
     }
     return run_verb(v, argv + 2);
 }
@@ -215,7 +215,7 @@ int cli_main(char **argv)
 
     if (fflush(stdout) || ferror(stdout)) {
         fprintf(stderr, "bothy: write to standard output: %m\n");
-        return CLI_EXIT_FAILED;
+        return EXIT_BOTHY;
     }
     return code;
 }

@@ -10,15 +10,8 @@
 #include <stdio.h>
 
 #include "vmm/base/err.h"
+#include "vmm/base/exit_code.h"
 #include "vmm/base/opt.h"
-
-/* How bothy ends, beside 0 and the guest's own code. */
-enum cli_exit {
-    CLI_EXIT_TIMEOUT = 124,
-    CLI_EXIT_FAILED = 125,  /* bothy could not do what was asked */
-    CLI_EXIT_CRASHED = 126, /* the guest panicked or could not go on */
-    CLI_EXIT_INTERRUPTED = 130,
-};
 
 struct cli_line;
 

@@ -232,13 +232,13 @@ static void the_exit_code_is_the_verbs_or_125(void **s)
     } cases[] = {
         {{"bothy", "bare"}, 0, "bare\n", ""},
         {{"bothy", "toy", "-c5"}, 5, "", ""},
-        {{"bothy", "toy", "-q"}, CLI_EXIT_FAILED, "", "bothy toy: no kernel; give one with --kernel FILE\n"},
-        {{"bothy", "toy", "-x"}, CLI_EXIT_FAILED, "", "bothy toy: unknown option \"-x\""},
-        {{"bothy", "bare", "-x"}, CLI_EXIT_FAILED, "", "bothy bare: unknown option \"-x\""},
-        {{"bothy", "bare", "x"}, CLI_EXIT_FAILED, "", "bothy bare: unexpected argument \"x\"\n"},
-        {{"bothy", "tyo"}, CLI_EXIT_FAILED, "", "bothy: unknown verb \"tyo\"; did you mean \"toy\"?\n"},
-        {{"bothy", "zzz"}, CLI_EXIT_FAILED, "", "bothy: unknown verb \"zzz\"; \"bothy help\" lists them\n"},
-        {{"bothy"}, CLI_EXIT_FAILED, "", "Usage: bothy VERB"},
+        {{"bothy", "toy", "-q"}, EXIT_BOTHY, "", "bothy toy: no kernel; give one with --kernel FILE\n"},
+        {{"bothy", "toy", "-x"}, EXIT_BOTHY, "", "bothy toy: unknown option \"-x\""},
+        {{"bothy", "bare", "-x"}, EXIT_BOTHY, "", "bothy bare: unknown option \"-x\""},
+        {{"bothy", "bare", "x"}, EXIT_BOTHY, "", "bothy bare: unexpected argument \"x\"\n"},
+        {{"bothy", "tyo"}, EXIT_BOTHY, "", "bothy: unknown verb \"tyo\"; did you mean \"toy\"?\n"},
+        {{"bothy", "zzz"}, EXIT_BOTHY, "", "bothy: unknown verb \"zzz\"; \"bothy help\" lists them\n"},
+        {{"bothy"}, EXIT_BOTHY, "", "Usage: bothy VERB"},
         {{"bothy", "--help"}, 0, "Usage: bothy VERB", ""},
         {{"bothy", "--version"}, 0, "bothy " BOTHY_VERSION "\n", ""},
         {{"bothy", "toy", "-q", "--help"}, 0, "Usage: bothy toy [OPTION]... [FILE] [FILE]\n", ""},
@@ -273,7 +273,7 @@ static void a_full_disk_behind_standard_output_is_a_failure(void **s)
     fclose(stderr);
     stdout = old_out;
     stderr = old_err;
-    assert_int_equal(code, CLI_EXIT_FAILED);
+    assert_int_equal(code, EXIT_BOTHY);
     assert_string_equal(msg, "bothy: write to standard output: No space left on device\n");
 }
 

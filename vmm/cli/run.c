@@ -1,0 +1,229 @@
+/* `bothy run`: a machine from options, from start to end. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "vmm/base/cleanup.h"
+#include "vmm/base/log.h"
+#include "vmm/cli/cli.h"
+#include "vmm/machine/machine.h"
+
+struct run_opts {
+    struct config c;
+    char *config, *dump_dtb;
+    bool dry_run;
+    uint32_t log_level;
+};
+
+static const struct opt run_options[] = {
+    CONFIG_OPTIONS(struct run_opts, c.),
+    O_STR(struct run_opts, config, "config", NULL, "start from what --dry-run printed", .arg = "FILE"),
+    O_BOOL(struct run_opts, dry_run, "dry-run", "off", "print the whole machine as JSON and run nothing"),
+    O_STR(struct run_opts, dump_dtb, "dump-dtb", NULL, "write the mmio machine's device tree and run nothing",
+          .arg = "FILE"),
+    O_ENUM(struct run_opts, log_level, "log-level", "warn", log_level_words, "how much bothy says on standard error"),
+    O_END,
+};
+
+enum { CONFIG_FILE_MAX = 1 << 20 };
+
+static int read_file(const char *path, char **ret, struct err *err)
+{
+    int fd cleanup_fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *text cleanup_free = NULL;
+    size_t len = 0;
+    ssize_t n;
+
+    if (fd < 0)
+        return err_set(err, errno, "%s: %s", path, strerror(errno));
+    text = xcalloc(1, CONFIG_FILE_MAX + 1);
+    while ((n = read(fd, text + len, CONFIG_FILE_MAX + 1 - len)) > 0)
+        len += (size_t)n;
+    if (n < 0)
+        return err_set(err, errno, "%s: %s", path, strerror(errno));
+    if (len > CONFIG_FILE_MAX)
+        return err_set(err, EFBIG, "%s: more than 1 MiB, so no machine's description", path);
+    text[len] = 0;
+    *ret = take_ptr(text);
+    return 0;
+}
+
+static int write_file(const char *path, const void *data, size_t len, struct err *err)
+{
+    int fd cleanup_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+
+    if (fd < 0)
+        return err_set(err, errno, "%s: %s", path, strerror(errno));
+    for (size_t done = 0; done < len;) {
+        ssize_t n = write(fd, (const char *)data + done, len - done);
+
+        if (n < 0)
+            return err_set(err, errno, "%s: %s", path, strerror(errno));
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+/* The file first, then the command line once more on top of it. */
+static int start_from_file(struct cli_line *l, struct err *err)
+{
+    struct run_opts *o = l->opts;
+    char *path cleanup_free = take_ptr(o->config), *text cleanup_free = NULL;
+    int r = read_file(path, &text, err);
+
+    if (r < 0)
+        return r;
+    opts_clear(run_options, o);
+    opts_default(run_options, o);
+    r = config_from_json(&o->c, text, path, err);
+    return r < 0 ? r : cli_parse(l, err);
+}
+
+static void list_devices(void)
+{
+    for (const struct device_class *const *p = device_classes; *p; p++) {
+        if ((*p)->internal)
+            continue;
+        printf("%-16s %s\n", (*p)->name, (*p)->summary);
+        for (const struct opt *o = (*p)->opts; o && o->name; o++) {
+            char buf[64], word[96];
+            const char *arg = cli_arg_name(o, buf, sizeof(buf));
+
+            snprintf(word, sizeof(word), "%s%s%s", o->name, arg ? "=" : "", arg ? arg : "");
+            printf("    %-22s %s%s%s%s\n", word, o->help, o->dflt ? " [" : "", o->dflt ? o->dflt : "",
+                   o->dflt ? "]" : "");
+        }
+    }
+}
+
+static int print_machine(const struct config *c, struct err *err)
+{
+    char *text cleanup_free = NULL;
+    int r = config_to_json(c, &text, err);
+
+    if (r < 0)
+        return r;
+    fputs(text, stdout);
+    return 0;
+}
+
+static int dump_device_tree(const struct config *c, const char *path, struct err *err)
+{
+    uint8_t *dtb cleanup_free = NULL;
+    size_t len;
+    int r = machine_device_tree(c, &dtb, &len, err);
+
+    return r < 0 ? r : write_file(path, dtb, len, err);
+}
+
+/* Signals become events of the main loop, so that the terminal and all else is put in order first. */
+struct signals {
+    struct lane lane;
+    struct watch watch;
+    struct machine *machine;
+    bool asked; /* the guest has been told to power off */
+};
+
+static void signal_arrived(struct watch *w, uint32_t revents)
+{
+    struct signals *s = container_of(w, struct signals, watch);
+    struct signalfd_siginfo si;
+
+    (void)revents;
+    if (read(w->fd, &si, sizeof(si)) != sizeof(si))
+        return;
+    machine_request(s->machine, si.ssi_signo == SIGINT || s->asked ? REQ_QUIT : REQ_BUTTON, 0);
+    s->asked = true;
+}
+
+static int run_machine(struct machine *m, struct err *err)
+{
+    struct signals s = {.machine = m, .watch = {.lane = &s.lane, .events = EPOLLIN, .ready = signal_arrived}};
+    sigset_t set;
+    int fd cleanup_fd = -1, code;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd < 0)
+        return err_set(err, errno, "signalfd: %s", strerror(errno));
+    s.watch.fd = fd;
+    lane_init(&s.lane, machine_loop(m));
+    lane_lock(&s.lane);
+    watch_add(&s.watch);
+    lane_unlock(&s.lane);
+    code = machine_run(m);
+    lane_lock(&s.lane);
+    watch_del(&s.watch);
+    lane_unlock(&s.lane);
+    lane_fini(&s.lane);
+    return code;
+}
+
+/* Before any thread is made, so that all inherit it. */
+static void block_signals(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGPIPE);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+static int run_config(const struct config *c, struct err *err)
+{
+    struct machine *m;
+    int r;
+
+    block_signals();
+    if ((r = machine_create(c, &m, err)) < 0)
+        return r;
+    r = run_machine(m, err);
+    machine_destroy(m);
+    return r;
+}
+
+static int run_verb(struct cli_line *l, struct err *err)
+{
+    struct run_opts *o = l->opts;
+    int r = 0;
+
+    if (o->config)
+        r = start_from_file(l, err);
+    for (size_t i = 0; i < o->c.extra.n; i++)
+        if (!strcmp(o->c.extra.v[i], "help")) {
+            list_devices();
+            return 0;
+        }
+    log_set_level(o->log_level);
+    if (r >= 0)
+        r = config_resolve(&o->c, err);
+    if (r >= 0) {
+        if (o->dry_run)
+            r = print_machine(&o->c, err);
+        else if (o->dump_dtb)
+            r = dump_device_tree(&o->c, o->dump_dtb, err);
+        else
+            r = run_config(&o->c, err);
+    }
+    config_fini(&o->c);
+    return r;
+}
+
+const struct cli_verb verb_run = {
+    .name = "run",
+    .summary = "boot a guest",
+    .text = "Boots a kernel under KVM with its console on the terminal.  Ctrl-] q quits, Ctrl-] ? lists what else "
+            "there is.\n\n"
+            "SIGTERM presses the guest's power button; a second one ends it at once, as SIGINT does.",
+    .opts = run_options,
+    .size = sizeof(struct run_opts),
+    .run = run_verb,
+};

@@ -1,0 +1,224 @@
+#include "vmm/base/test.h"
+#include "vmm/machine/config.h"
+
+#include "vmm/machine/board.h"
+
+static struct config make(void)
+{
+    struct config c;
+    struct err err;
+
+    config_init(&c);
+    assert_int_equal(opts_set(config_opts, &c, "kernel", "bzImage", &err), 0);
+    return c;
+}
+
+static void set(struct config *c, const char *key, const char *value)
+{
+    struct err err;
+
+    if (opts_set(config_opts, c, key, value, &err) < 0)
+        fail_msg("%s", err.msg);
+}
+
+static void resolve(struct config *c)
+{
+    struct err err;
+
+    if (config_resolve(c, &err) < 0)
+        fail_msg("%s", err.msg);
+}
+
+static void assert_refused(struct config *c, const char *part)
+{
+    struct err err;
+
+    assert_true(config_resolve(c, &err) < 0);
+    if (!strstr(err.msg, part))
+        fail_msg("\"%s\" lacks \"%s\"", err.msg, part);
+    config_fini(c);
+}
+
+static const struct config_device *device(const struct config *c, const char *id)
+{
+    for (unsigned i = 0; i < c->ndevices; i++)
+        if (!strcmp(c->devices[i].id, id))
+            return &c->devices[i];
+    fail_msg("no device %s", id);
+    return NULL;
+}
+
+static void the_terminal_is_com1_by_default(void **s)
+{
+    struct config c = make();
+
+    (void)s;
+    resolve(&c);
+    assert_non_null(strstr(device(&c, "com0")->options, "chardev=stdio"));
+    assert_string_equal(c.append.v[0], "console=ttyS0");
+    config_fini(&c);
+}
+
+static void the_users_console_word_is_left_alone(void **s)
+{
+    struct config c = make();
+
+    (void)s;
+    set(&c, "append", "quiet console=tty1");
+    resolve(&c);
+    assert_int_equal(c.append.n, 1);
+    config_fini(&c);
+}
+
+static void serial_ports_take_their_addresses_in_turn(void **s)
+{
+    struct config c = make();
+
+    (void)s;
+    for (int i = 0; i < BOARD_UARTS_MAX; i++)
+        set(&c, "serial", "null");
+    resolve(&c);
+    assert_non_null(strstr(device(&c, "com1")->options, "iobase=760"));
+    config_fini(&c);
+
+    c = make();
+    for (int i = 0; i <= BOARD_UARTS_MAX; i++)
+        set(&c, "serial", "null");
+    assert_refused(&c, "only 4 serial ports");
+}
+
+static void topology_is_completed_or_refused(void **s)
+{
+    struct config c = make();
+
+    (void)s;
+    set(&c, "cpus", "8");
+    set(&c, "sockets", "2");
+    set(&c, "threads", "2");
+    resolve(&c);
+    assert_int_equal(c.cores, 2);
+    config_fini(&c);
+
+    c = make();
+    set(&c, "cpus", "3");
+    set(&c, "cores", "2");
+    assert_refused(&c, "are 2 CPUs, not 3");
+}
+
+static void absurd_memory_is_refused(void **s)
+{
+    struct config c = make();
+
+    (void)s;
+    set(&c, "memory", "900T");
+    assert_refused(&c, "more than this host");
+    c = make();
+    set(&c, "memory", "1048577");
+    assert_refused(&c, "whole pages");
+    c = make();
+    set(&c, "memory-backing", "hugetlb");
+    set(&c, "hugepage-size", "1G");
+    assert_refused(&c, "whole pages");
+}
+
+static void a_uuid_is_made_or_checked(void **s)
+{
+    struct config c = make();
+
+    (void)s;
+    resolve(&c);
+    assert_int_equal(strlen(c.uuid), 36);
+    assert_int_equal(c.uuid[14], '4');
+    config_fini(&c);
+    c = make();
+    set(&c, "uuid", "12345678-1234-1234-1234-12345678901g");
+    assert_refused(&c, "no UUID");
+    c = make();
+    set(&c, "uuid", "12345678-1234-1234-1234-1234567890123");
+    assert_refused(&c, "no UUID");
+}
+
+static void a_misspelt_device_gets_a_suggestion(void **s)
+{
+    struct config c = make();
+
+    (void)s;
+    set(&c, "device", "virtio-baloon");
+    assert_refused(&c, "did you mean \"virtio-balloon\"");
+}
+
+/* What --dry-run prints, --config takes back and resolves to the same bytes. */
+static void resolved_json_resolves_to_itself(void **s)
+{
+    struct config c = make(), again;
+    char *first, *second;
+    struct err err;
+
+    (void)s;
+    set(&c, "initrd", "a,b");
+    set(&c, "initrd", "c");
+    set(&c, "append", "one \"two\"");
+    set(&c, "disk", "x,,y.raw,ro");
+    set(&c, "device", "virtio-balloon");
+    set(&c, "cpus", "4");
+    resolve(&c);
+    assert_int_equal(config_to_json(&c, &first, &err), 0);
+    assert_non_null(strstr(first, "\"path\": \"x,y.raw\""));
+
+    config_init(&again);
+    if (config_from_json(&again, first, "first", &err) < 0)
+        fail_msg("%s", err.msg);
+    resolve(&again);
+    assert_int_equal(config_to_json(&again, &second, &err), 0);
+    assert_string_equal(first, second);
+    free(first);
+    free(second);
+    config_fini(&c);
+    config_fini(&again);
+}
+
+static void bad_json_is_told_with_its_place(void **s)
+{
+    static const struct {
+        const char *text, *part;
+    } cases[] = {
+        {"{\n \"memory\": \"1G\",\n oops }", "line 3"},
+        {"[]", "not a JSON object"},
+        {"{\"memroy\": \"1G\"}", "did you mean \"memory\""},
+        {"{\"memory\": 1.5}", "no string, integer or boolean"},
+        {"{\"memory\": null}", "no string, integer or boolean"},
+        {"{\"cpus\": 0}", "cpus"},
+        {"{\"cpus\": 1, \"cpus\": 2}", "duplicate"},
+        {"{\"devices\": [{}]}", "no \"device\""},
+        {"{\"devices\": [{\"device\": \"nothing-like-it\"}]}", "nothing-like-it"},
+    };
+
+    (void)s;
+    for (size_t i = 0; i < array_len(cases); i++) {
+        struct config c;
+        struct err err = {0};
+
+        config_init(&c);
+        assert_true(config_from_json(&c, cases[i].text, "f.json", &err) < 0);
+        if (!strstr(err.msg, cases[i].part) || strncmp(err.msg, "f.json: ", 8))
+            fail_msg("\"%s\" lacks \"%s\"", err.msg, cases[i].part);
+        config_fini(&c);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_terminal_is_com1_by_default),
+        cmocka_unit_test(the_users_console_word_is_left_alone),
+        cmocka_unit_test(serial_ports_take_their_addresses_in_turn),
+        cmocka_unit_test(topology_is_completed_or_refused),
+        cmocka_unit_test(absurd_memory_is_refused),
+        cmocka_unit_test(a_uuid_is_made_or_checked),
+        cmocka_unit_test(a_misspelt_device_gets_a_suggestion),
+        cmocka_unit_test(resolved_json_resolves_to_itself),
+        cmocka_unit_test(bad_json_is_told_with_its_place),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,521 @@
+/*
+ * Theory of operation.  The main thread owns the machine: it creates everything, runs the loop of consoles and platform
+ * devices, and alone stops and starts the guest.  vCPU threads and I/O loops never change the machine; they leave a
+ * request (one bit each) and wake the main loop, which returns from loop_run() to machine_run(), where requests are
+ * served with no lane held.  Creation is in the order of this file's machine_create(); destruction is exactly its
+ * reverse.
+ */
+#include "vmm/machine/machine.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "devices/pci/pci.h"
+#include "devices/platform/pm.h"
+#include "devices/virtio/mmio.h"
+#include "devices/virtio/pci.h"
+#include "firmware/load/load.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/exit_code.h"
+#include "vmm/base/log.h"
+#include "vmm/cpu/topology.h"
+#include "vmm/kvm/vm.h"
+#include "vmm/machine/board.h"
+
+enum { MACHINE_DEVICES_MAX = CONFIG_DEVICES_MAX + 16, E820_MAX = 8 };
+
+struct machine {
+    const struct config *cfg; /* borrowed */
+    struct device_env env;
+    struct vm_user vm_user;
+    struct loop *loop, *io_loop; /* io_loop: NULL when no device asks for it */
+    struct gmem *mem;
+    struct bus *pio, *mmio;
+    struct vm *vm;
+    struct irq_or lines[VM_IOAPIC_PINS];
+    struct device *devs[MACHINE_DEVICES_MAX]; /* in order of creation */
+    unsigned ndevs, nvirtio;
+    struct device *pm; /* borrowed from devs */
+    uint32_t *apic_ids;
+    atomic_uint requests; /* 1 << enum request */
+    atomic_int exit_code;
+    atomic_uint crash_cpu;
+    _Atomic(const char *) crash; /* what the engine said; NULL: the guest said it */
+    bool running;
+};
+
+static struct machine *machine_of(struct device_env *env)
+{
+    return container_of(env, struct machine, env);
+}
+
+/* --- what devices may ask for --- */
+
+static struct irq env_line(struct device_env *env, unsigned gsi)
+{
+    assert(gsi < VM_IOAPIC_PINS);
+    return irq_or_input(&machine_of(env)->lines[gsi]);
+}
+
+static int env_doorbell_add(struct device_env *env, const struct doorbell *d)
+{
+    return vm_doorbell_add(machine_of(env)->vm, d);
+}
+
+static void env_doorbell_del(struct device_env *env, const struct doorbell *d)
+{
+    vm_doorbell_del(machine_of(env)->vm, d);
+}
+
+static int env_attach_pci(struct device_env *env, struct virtio *v, struct err *err)
+{
+    (void)env;
+    return virtio_pci_attach(v, -1, err);
+}
+
+static int env_attach_mmio(struct device_env *env, struct virtio *v, struct err *err)
+{
+    struct machine *m = machine_of(env);
+    struct board_virtio_slot slot;
+
+    if (m->nvirtio == BOARD_VIRTIO_MMIO_MAX)
+        return err_set(err, ENOSPC, "the mmio machine has room for %d virtio devices; use --machine pci",
+                       BOARD_VIRTIO_MMIO_MAX);
+    slot = board_virtio_slot(m->nvirtio++);
+    return virtio_mmio_attach(v, slot.base, slot.gsi, err);
+}
+
+static void env_request(struct device_env *env, enum request r, int code)
+{
+    machine_request(machine_of(env), r, code);
+}
+
+void machine_request(struct machine *m, enum request r, int code)
+{
+    if (r == REQ_EXIT)
+        atomic_store(&m->exit_code, code);
+    atomic_fetch_or(&m->requests, 1u << r);
+    loop_quit(m->loop);
+}
+
+static void vm_event(struct vm_user *u, enum vm_event e, unsigned cpu)
+{
+    static const struct {
+        enum request request;
+        const char *crash;
+    } meaning[] = {
+        [VM_RESET] = {REQ_RESET, NULL},
+        [VM_POWEROFF] = {REQ_POWEROFF, NULL},
+        [VM_CRASH] = {REQ_CRASHED, NULL},
+        [VM_TRIPLE_FAULT] = {REQ_CRASHED, "triple fault"},
+        [VM_EMULATION_FAILED] = {REQ_CRASHED, "KVM cannot emulate an instruction"},
+        [VM_ENTRY_FAILED] = {REQ_CRASHED, "the processor refused to enter the guest"},
+        [VM_ENGINE_ERROR] = {REQ_CRASHED, "KVM_RUN failed"},
+    };
+    struct machine *m = container_of(u, struct machine, vm_user);
+
+    if (meaning[e].crash) {
+        atomic_store(&m->crash_cpu, cpu);
+        atomic_store(&m->crash, meaning[e].crash);
+    }
+    machine_request(m, meaning[e].request, 0);
+}
+
+/* --- the guest's memory as power-on finds it --- */
+
+static int put_blob(struct machine *m, uint64_t at, uint64_t end, const char *what, struct blob *b, struct err *err)
+{
+    int r = 0;
+
+    if (b->len > end - at)
+        r = err_set(err, E2BIG,
+                    "%s of %u CPUs takes %zu bytes, more than the %llu that firmware has; give fewer --cpus", what,
+                    m->cfg->cpus, b->len, (unsigned long long)(end - at));
+    else if (gmem_write(m->mem, at, b->data, b->len) < 0)
+        r = err_set(err, ENOMEM, "guest RAM ends below %#llx; give --memory 1M or more", (unsigned long long)end);
+    blob_fini(b);
+    return r;
+}
+
+static void parse_uuid(const char *text, uint8_t ret[16])
+{
+    unsigned byte;
+
+    for (unsigned i = 0; i < 16; i++) {
+        text += *text == '-';
+        sscanf(text, "%2x", &byte);
+        ret[i] = (uint8_t)byte;
+        text += 2;
+    }
+}
+
+static char *join_words(const struct opt_list *l)
+{
+    char *text;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+
+    if (!f)
+        abort();
+    for (size_t i = 0; i < l->n; i++)
+        fprintf(f, "%s%s", i ? " " : "", l->v[i]);
+    fclose(f);
+    return text;
+}
+
+/* The kernel's words; a kernel with neither ACPI nor a device tree learns of virtio-mmio windows from words only. */
+static char *command_line(const struct config *c, const struct board_desc *d)
+{
+    char *words cleanup_free = join_words(&c->append), *text;
+    size_t len;
+    FILE *f;
+
+    if (c->acpi || c->board == BOARD_PCI)
+        return take_ptr(words);
+    f = open_memstream(&text, &len);
+    if (!f)
+        abort();
+    fputs(words, f);
+    for (unsigned i = 0; i < d->nvirtio_mmio; i++)
+        fprintf(f, " virtio_mmio.device=%lluK@%#llx:%u", (unsigned long long)d->virtio_mmio[i].len >> 10,
+                (unsigned long long)d->virtio_mmio[i].base, d->virtio_mmio[i].gsi);
+    fclose(f);
+    return text;
+}
+
+static unsigned fill_e820(const struct board_desc *d, struct e820_entry ret[E820_MAX])
+{
+    unsigned n = 0;
+
+    ret[n++] = (struct e820_entry){0, BOARD_RAM_HOLE, 1};
+    ret[n++] = (struct e820_entry){BOARD_RAM_HOLE, 0xa0000 - BOARD_RAM_HOLE, 2};
+    ret[n++] = (struct e820_entry){BOARD_DTB_BASE, BOARD_FIRMWARE_END - BOARD_DTB_BASE, 2};
+    if (d->ram_low > BOARD_FIRMWARE_END)
+        ret[n++] = (struct e820_entry){BOARD_FIRMWARE_END, d->ram_low - BOARD_FIRMWARE_END, 1};
+    if (d->pci.ecam)
+        ret[n++] = (struct e820_entry){d->pci.ecam, PCI_ECAM_SIZE, 2};
+    if (d->ram_high)
+        ret[n++] = (struct e820_entry){GMEM_HIGH_BASE, d->ram_high, 1};
+    return n;
+}
+
+/* Firmware's tables and the kernel, and how the first vCPU starts. */
+static int load_guest(struct machine *m, struct vm_boot *ret, struct err *err)
+{
+    const struct config *c = m->cfg;
+    struct e820_entry e820[E820_MAX];
+    struct board_desc d;
+    struct boot_params_in in;
+    struct boot_regs regs;
+    struct blob b, dtb __attribute__((cleanup(blob_fini))) = {0};
+    char *cmdline cleanup_free = NULL;
+    uint8_t uuid[16];
+    int r;
+
+    board_describe(c, m->apic_ids, vm_phys_bits(m->vm), &d);
+    cmdline = command_line(c, &d);
+    parse_uuid(c->uuid, uuid);
+    b = smbios_build(&d, BOARD_SMBIOS_BASE, uuid, BOTHY_VERSION);
+    if ((r = put_blob(m, BOARD_SMBIOS_BASE, BOARD_FIRMWARE_END, "SMBIOS", &b, err)) < 0)
+        return r;
+    if (c->acpi) {
+        b = acpi_build(&d, BOARD_ACPI_BASE);
+        if ((r = put_blob(m, BOARD_ACPI_BASE, BOARD_SMBIOS_BASE, "ACPI", &b, err)) < 0)
+            return r;
+    } else {
+        dtb = fdt_build(&d, cmdline);
+    }
+    in = (struct boot_params_in){
+        .kernel = c->kernel,
+        .ninitrds = (unsigned)c->initrds.n,
+        .cmdline = cmdline,
+        .kaslr = c->kaslr,
+        .cache = c->kernel_cache,
+        .e820 = e820,
+        .ne820 = fill_e820(&d, e820),
+        .rsdp = c->acpi ? BOARD_ACPI_BASE : 0,
+        .dtb = dtb.data,
+        .dtb_len = (uint32_t)dtb.len,
+        .low_free = BOARD_LOADER_BASE,
+        .low_end = BOARD_LOADER_END,
+    };
+    if (c->initrds.n > BOOT_INITRDS_MAX)
+        return err_set(err, E2BIG, "%zu initrds; at most %d are joined", c->initrds.n, BOOT_INITRDS_MAX);
+    for (size_t i = 0; i < c->initrds.n; i++)
+        in.initrds[i] = c->initrds.v[i];
+    if ((r = boot_load(m->mem, &in, &regs, err)) < 0)
+        return r;
+    *ret = (struct vm_boot){
+        .long_mode = regs.entry == BOOT_LINUX64,
+        .rip = regs.rip,
+        .rsi = regs.rsi,
+        .rbx = regs.rbx,
+        .rax = regs.rax,
+        .cr3 = regs.cr3,
+        .gdt = regs.gdt,
+    };
+    return 0;
+}
+
+static int assign_bars(struct machine *m, struct err *err)
+{
+    struct board_desc d;
+
+    if (!m->env.pci)
+        return 0;
+    board_describe(m->cfg, m->apic_ids, vm_phys_bits(m->vm), &d);
+    return pci_bus_assign(m->env.pci, (struct pci_window){d.pci.mmio32, d.pci.mmio32_len},
+                          (struct pci_window){d.pci.mmio64, d.pci.mmio64_len}, err);
+}
+
+/* Devices and processors as at power-on; guest RAM is zeroes. */
+static int power_on(struct machine *m, struct err *err)
+{
+    struct vm_boot boot;
+    int r;
+
+    for (unsigned i = 0; i < m->ndevs; i++)
+        device_reset(m->devs[i]);
+    for (unsigned i = 0; i < VM_IOAPIC_PINS; i++)
+        irq_or_reset(&m->lines[i]);
+    if ((r = assign_bars(m, err)) < 0 || (r = load_guest(m, &boot, err)) < 0 || (r = vm_reset(m->vm, &boot, err)) < 0)
+        return r;
+    for (unsigned i = 0; i < m->ndevs; i++)
+        device_settle(m->devs[i]);
+    return 0;
+}
+
+int machine_reset(struct machine *m, struct err *err)
+{
+    const struct gmem_range *ranges;
+    unsigned n = gmem_ranges(m->mem, &ranges);
+    int r = 0;
+
+    assert(!m->running);
+    for (unsigned i = 0; i < n && r >= 0; i++)
+        r = gmem_discard(m->mem, ranges[i].base, ranges[i].size);
+    return r < 0 ? err_set(err, -r, "guest RAM cannot be cleared: %s", strerror(-r)) : power_on(m, err);
+}
+
+/* --- creation --- */
+
+static int add_device(struct machine *m, const struct device_class *cls, const char *id, const char *options,
+                      struct err *err)
+{
+    struct device *d;
+    int r = device_create(cls, id, options, &d, err);
+
+    if (r < 0)
+        return err_wrap(err, "%s", id);
+    assert(m->ndevs < MACHINE_DEVICES_MAX);
+    m->devs[m->ndevs++] = d;
+    r = device_init(d, &m->env, cls->io ? m->io_loop : m->loop, err);
+    return r < 0 ? err_wrap(err, "%s", id) : 0;
+}
+
+static int add_devices(struct machine *m, struct err *err)
+{
+    for (const struct board_device *b = board_devices; b->cls; b++) {
+        int r;
+
+        if (b->board != BOARD_ANY && b->board != m->cfg->board)
+            continue;
+        if ((r = add_device(m, device_class_find(b->cls), b->id, b->options, err)) < 0)
+            return r;
+        if (!strcmp(b->cls, "pm"))
+            m->pm = m->devs[m->ndevs - 1];
+    }
+    for (unsigned i = 0; i < m->cfg->ndevices; i++) {
+        const struct config_device *cd = &m->cfg->devices[i];
+        int r = add_device(m, cd->cls, cd->id, cd->options, err);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static bool wants_io_loop(const struct config *c)
+{
+    for (unsigned i = 0; i < c->ndevices; i++)
+        if (c->devices[i].cls->io)
+            return true;
+    return false;
+}
+
+static int create(struct machine *m, struct err *err)
+{
+    const struct config *c = m->cfg;
+    struct cpu_topology topo = {c->sockets, c->cores, c->threads};
+    struct vm_opts vo = {
+        .topology = topo,
+        .cpu = c->cpu,
+        .pit = c->pit,
+    };
+    int r;
+
+    m->apic_ids = xcalloc(c->cpus, sizeof(*m->apic_ids));
+    for (unsigned i = 0; i < c->cpus; i++)
+        m->apic_ids[i] = cpu_apic_id(&topo, i);
+    if ((r = gmem_create(c->memory, c->backing, c->hugepage_size, &m->mem, err)) < 0)
+        return r;
+    m->pio = bus_create("pio", 0x10000);
+    m->mmio = bus_create("mmio", UINT64_MAX);
+    m->vm_user.event = vm_event;
+    if ((r = vm_create(&vo, m->mem, m->pio, m->mmio, &m->vm_user, &m->vm, err)) < 0)
+        return r;
+    if ((r = loop_create("main", &m->loop, err)) < 0)
+        return r;
+    if (wants_io_loop(c) && ((r = loop_create("io", &m->io_loop, err)) < 0 || (r = loop_thread(m->io_loop, err)) < 0))
+        return r;
+    for (unsigned i = 0; i < VM_IOAPIC_PINS; i++)
+        irq_or_init(&m->lines[i], vm_line(m->vm, i));
+    m->env = (struct device_env){
+        .mem = m->mem,
+        .pio = m->pio,
+        .mmio = m->mmio,
+        .loop = m->loop,
+        .io_loop = m->io_loop,
+        .msi = vm_msi(m->vm),
+        .line = env_line,
+        .doorbell_add = env_doorbell_add,
+        .doorbell_del = env_doorbell_del,
+        .attach_virtio = c->board == BOARD_PCI ? env_attach_pci : env_attach_mmio,
+        .request = env_request,
+    };
+    if ((r = add_devices(m, err)) < 0)
+        return r;
+    return power_on(m, err);
+}
+
+int machine_create(const struct config *c, struct machine **ret, struct err *err)
+{
+    struct machine *m = xcalloc(1, sizeof(*m));
+    int r;
+
+    m->cfg = c;
+    r = create(m, err);
+    if (r < 0) {
+        machine_destroy(m);
+        return r;
+    }
+    *ret = m;
+    return 0;
+}
+
+void machine_destroy(struct machine *m)
+{
+    if (!m)
+        return;
+    machine_stop(m);
+    while (m->ndevs)
+        device_destroy(m->devs[--m->ndevs]);
+    loop_destroy(m->io_loop);
+    loop_destroy(m->loop);
+    vm_destroy(m->vm);
+    bus_destroy(m->mmio);
+    bus_destroy(m->pio);
+    gmem_destroy(m->mem);
+    free(m->apic_ids);
+    free(m);
+}
+
+/* --- running --- */
+
+void machine_start(struct machine *m)
+{
+    assert(!m->running);
+    m->running = true;
+    if (m->io_loop)
+        loop_clock_start(m->io_loop);
+    loop_clock_start(m->loop);
+    for (unsigned i = 0; i < m->ndevs; i++)
+        device_start(m->devs[i]);
+    vm_start(m->vm);
+}
+
+void machine_stop(struct machine *m)
+{
+    if (!m->running)
+        return;
+    vm_stop(m->vm);
+    for (unsigned i = m->ndevs; i-- > 0;)
+        device_stop(m->devs[i]);
+    loop_clock_stop(m->loop);
+    if (m->io_loop)
+        loop_clock_stop(m->io_loop);
+    m->running = false;
+}
+
+struct loop *machine_loop(struct machine *m)
+{
+    return m->loop;
+}
+
+static int crashed(struct machine *m)
+{
+    const char *why = atomic_load(&m->crash);
+
+    machine_stop(m);
+    if (!why) {
+        log_msg(LOG_ERROR, "%s: the guest says that it crashed", m->cfg->name);
+        return EXIT_CRASHED;
+    }
+    log_msg(LOG_ERROR, "%s: CPU %u: %s", m->cfg->name, atomic_load(&m->crash_cpu), why);
+    vm_report(m->vm, atomic_load(&m->crash_cpu), STDERR_FILENO);
+    return EXIT_CRASHED;
+}
+
+int machine_run(struct machine *m)
+{
+    machine_start(m);
+    for (;;) {
+        unsigned r;
+        struct err err;
+
+        loop_run(m->loop);
+        r = atomic_exchange(&m->requests, 0);
+        if (r & 1u << REQ_EXIT)
+            return machine_stop(m), atomic_load(&m->exit_code);
+        if (r & 1u << REQ_QUIT)
+            return machine_stop(m), EXIT_INTERRUPTED;
+        if (r & 1u << REQ_CRASHED)
+            return crashed(m);
+        if (r & 1u << REQ_POWEROFF)
+            return machine_stop(m), EXIT_ORDERLY;
+        if (r & 1u << REQ_BUTTON)
+            pm_press_power_button(m->pm);
+        if (!(r & 1u << REQ_RESET))
+            continue;
+        machine_stop(m);
+        if (!m->cfg->reboot)
+            return EXIT_ORDERLY;
+        if (machine_reset(m, &err) < 0) {
+            log_msg(LOG_ERROR, "%s: cannot reboot: %s", m->cfg->name, err.msg);
+            return EXIT_BOTHY;
+        }
+        machine_start(m);
+    }
+}
+
+int machine_device_tree(const struct config *c, uint8_t **ret, size_t *len, struct err *err)
+{
+    uint32_t *ids cleanup_free = xcalloc(c->cpus, sizeof(*ids));
+    struct cpu_topology topo = {c->sockets, c->cores, c->threads};
+    char *cmdline cleanup_free = NULL;
+    struct board_desc d;
+    struct blob b;
+
+    if (c->board != BOARD_MMIO)
+        return err_set(err, EINVAL, "only the mmio machine has a device tree; give --machine mmio");
+    for (unsigned i = 0; i < c->cpus; i++)
+        ids[i] = cpu_apic_id(&topo, i);
+    board_describe(c, ids, 36, &d);
+    cmdline = command_line(c, &d);
+    b = fdt_build(&d, cmdline);
+    *ret = b.data;
+    *len = b.len;
+    return 0;
+}
