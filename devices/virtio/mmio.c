@@ -215,6 +215,7 @@ static void detach(struct virtio_transport *t)
     struct mmio *m = container_of(t, struct mmio, t);
 
     bus_unmap(&m->region);
+    irq_set(m->irq, false); /* others may share the line */
     m->v->transport = NULL;
     free(m);
 }
