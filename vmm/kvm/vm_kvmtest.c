@@ -99,6 +99,7 @@ static void on_event(struct vm_user *u, enum vm_event e, unsigned cpu)
 static bool reached(struct guest *g, const unsigned *counter, unsigned n)
 {
     struct timespec until;
+    bool yes;
     int rc = 0;
 
     clock_gettime(CLOCK_REALTIME, &until);
@@ -106,8 +107,9 @@ static bool reached(struct guest *g, const unsigned *counter, unsigned n)
     pthread_mutex_lock(&g->lock);
     while (*counter < n && !g->nevents && !rc)
         rc = pthread_cond_timedwait(&g->news, &g->lock, &until);
+    yes = *counter >= n;
     pthread_mutex_unlock(&g->lock);
-    return *counter >= n;
+    return yes;
 }
 
 /* Fail the test when nothing is heard of the guest. */
