@@ -358,6 +358,7 @@ void virtio_notify_mapped(struct virtio *v, bool mapped)
     v->core->notify_mapped = mapped;
     for (unsigned i = 0; i < v->nqueues; i++)
         vq_doorbell(&v->core->queues[i]);
+    dispatch_all(v); /* what rang last may not have been heard */
 }
 
 uint16_t virtio_config_vector(const struct virtio *v)
