@@ -5,19 +5,32 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/loop/loop.h"
 
+/* Readers meet slots in the midst of a change, so every member is loaded and stored atomically. */
+struct slot {
+    uint64_t base, len;
+    struct region *region;
+};
+
 struct bus {
     const char *name;
     uint64_t limit;
-    pthread_rwlock_t lock;                   /* the table, and base and bus of the regions in it */
-    struct region *regions[BUS_REGIONS_MAX]; /* by address, never overlapping */
+    pthread_mutex_t lock; /* whoever changes the table, and base and bus of the regions in it */
+    /* Odd while the table changes.  Look-ups take no lock: when this has moved meanwhile they look again. */
+    unsigned seq;
     unsigned n;
+    unsigned recent;                    /* slot of the last hit: guests talk to one device for a while */
+    struct slot slots[BUS_REGIONS_MAX]; /* by address, never overlapping */
 };
 
-/* What an address meets: offset and room, since the region may be moved once the lock is gone. */
+/* What an address meets: offset and room, since the region may be moved at any moment. */
 struct hit {
     struct region *region; /* NULL: a hole */
     uint64_t off, len;
 };
+
+/* Acquire: what is loaded after (seq) is no older. */
+#define LOAD(x)     __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
+#define STORE(x, v) __atomic_store_n(&(x), v, __ATOMIC_RELEASE)
 
 struct bus *bus_create(const char *name, uint64_t limit)
 {
@@ -25,7 +38,7 @@ struct bus *bus_create(const char *name, uint64_t limit)
 
     b->name = name;
     b->limit = limit;
-    pthread_rwlock_init(&b->lock, NULL);
+    pthread_mutex_init(&b->lock, NULL);
     return b;
 }
 
@@ -34,19 +47,19 @@ void bus_destroy(struct bus *b)
     if (!b)
         return;
     assert(!b->n);
-    pthread_rwlock_destroy(&b->lock);
+    pthread_mutex_destroy(&b->lock);
     free(b);
 }
 
 /* Index of the first region that starts above `addr`; the one before it is the only one that can hold `addr`. */
 static unsigned upper(const struct bus *b, uint64_t addr)
 {
-    unsigned lo = 0, hi = b->n;
+    unsigned lo = 0, hi = LOAD(b->n);
 
     while (lo < hi) {
         unsigned mid = (lo + hi) / 2;
 
-        if (b->regions[mid]->base <= addr)
+        if (LOAD(b->slots[mid].base) <= addr)
             lo = mid + 1;
         else
             hi = mid;
@@ -54,9 +67,36 @@ static unsigned upper(const struct bus *b, uint64_t addr)
     return lo;
 }
 
+/* The lock is held. */
+static void put_slot(struct bus *b, unsigned at, struct slot s)
+{
+    STORE(b->slots[at].base, s.base);
+    STORE(b->slots[at].len, s.len);
+    STORE(b->slots[at].region, s.region);
+}
+
+static void insert(struct bus *b, unsigned at, struct slot s)
+{
+    STORE(b->seq, b->seq + 1);
+    for (unsigned i = b->n; i > at; i--)
+        put_slot(b, i, b->slots[i - 1]);
+    put_slot(b, at, s);
+    STORE(b->n, b->n + 1);
+    STORE(b->seq, b->seq + 1);
+}
+
+static void delete (struct bus *b, unsigned at)
+{
+    STORE(b->seq, b->seq + 1);
+    for (unsigned i = at; i + 1 < b->n; i++)
+        put_slot(b, i, b->slots[i + 1]);
+    STORE(b->n, b->n - 1);
+    STORE(b->seq, b->seq + 1);
+}
+
 int bus_map(struct bus *b, struct region *r, uint64_t base, struct err *err)
 {
-    struct region *clash = NULL;
+    const struct slot *clash = NULL, *s = b->slots;
     unsigned at;
     int rc = 0;
 
@@ -64,25 +104,23 @@ int bus_map(struct bus *b, struct region *r, uint64_t base, struct err *err)
     if (!range_fits(base, r->len, b->limit))
         return err_set(err, ERANGE, "%s: %#" PRIx64 "+%#" PRIx64 " is beyond the end of %s at %#" PRIx64, r->name, base,
                        r->len, b->name, b->limit);
-    pthread_rwlock_wrlock(&b->lock);
+    pthread_mutex_lock(&b->lock);
     at = upper(b, base);
-    if (at && b->regions[at - 1]->len > base - b->regions[at - 1]->base)
-        clash = b->regions[at - 1];
-    else if (at < b->n && r->len > b->regions[at]->base - base)
-        clash = b->regions[at];
+    if (at && s[at - 1].len > base - s[at - 1].base)
+        clash = &s[at - 1];
+    else if (at < b->n && r->len > s[at].base - base)
+        clash = &s[at];
     if (clash) {
         rc = err_set(err, EEXIST, "%s at %#" PRIx64 "+%#" PRIx64 " overlaps %s at %#" PRIx64 "+%#" PRIx64 " in %s",
-                     r->name, base, r->len, clash->name, clash->base, clash->len, b->name);
+                     r->name, base, r->len, clash->region->name, clash->base, clash->len, b->name);
     } else if (b->n == BUS_REGIONS_MAX) {
         rc = err_set(err, ENOSPC, "%s: more than %d regions in %s", r->name, BUS_REGIONS_MAX, b->name);
     } else {
-        memmove(&b->regions[at + 1], &b->regions[at], (b->n - at) * sizeof(b->regions[0]));
-        b->regions[at] = r;
-        b->n++;
+        insert(b, at, (struct slot){.base = base, .len = r->len, .region = r});
         r->base = base;
         r->bus = b;
     }
-    pthread_rwlock_unlock(&b->lock);
+    pthread_mutex_unlock(&b->lock);
     return rc;
 }
 
@@ -93,41 +131,82 @@ void bus_unmap(struct region *r)
 
     if (!b)
         return;
-    pthread_rwlock_wrlock(&b->lock);
+    pthread_mutex_lock(&b->lock);
     at = upper(b, r->base) - 1;
-    assert(b->regions[at] == r);
-    b->n--;
-    memmove(&b->regions[at], &b->regions[at + 1], (b->n - at) * sizeof(b->regions[0]));
+    assert(b->slots[at].region == r);
+    delete (b, at);
     r->bus = NULL;
-    pthread_rwlock_unlock(&b->lock);
+    pthread_mutex_unlock(&b->lock);
+}
+
+static struct hit look_at(const struct bus *b, unsigned at, uint64_t addr)
+{
+    const struct slot *s = &b->slots[at];
+    uint64_t off, len;
+
+    if (at >= LOAD(b->n))
+        return (struct hit){0};
+    off = addr - LOAD(s->base);
+    len = LOAD(s->len);
+    return off < len ? (struct hit){.region = LOAD(s->region), .off = off, .len = len} : (struct hit){0};
 }
 
 static struct hit find(struct bus *b, uint64_t addr)
 {
-    struct hit hit = {0};
-    unsigned at;
+    for (;;) {
+        unsigned seq = LOAD(b->seq);
+        struct hit hit = look_at(b, LOAD(b->recent), addr);
 
-    pthread_rwlock_rdlock(&b->lock);
-    at = upper(b, addr);
-    if (at) {
-        struct region *r = b->regions[at - 1];
+        if (!hit.region) {
+            unsigned at = upper(b, addr) - 1; /* of none: beyond any */
 
-        if (addr - r->base < r->len)
-            hit = (struct hit){.region = r, .off = addr - r->base, .len = r->len};
+            hit = look_at(b, at, addr);
+            STORE(b->recent, at);
+        }
+        if (!(seq & 1) && LOAD(b->seq) == seq)
+            return hit;
+        pthread_mutex_lock(&b->lock); /* until the change is over */
+        pthread_mutex_unlock(&b->lock);
     }
-    pthread_rwlock_unlock(&b->lock);
-    return hit;
+}
+
+/* Little endian, as guests are; `size` is 1, 2, 4 or 8. */
+static uint64_t load(const uint8_t *p, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return *p;
+    case 2:
+        return get_le16(p);
+    case 4:
+        return get_le32(p);
+    default:
+        return get_le64(p);
+    }
+}
+
+static void store(uint8_t *p, uint64_t v, unsigned size)
+{
+    switch (size) {
+    case 1:
+        *p = (uint8_t)v;
+        break;
+    case 2:
+        put_le16(p, (uint16_t)v);
+        break;
+    case 4:
+        put_le32(p, (uint32_t)v);
+        break;
+    default:
+        put_le64(p, v);
+    }
 }
 
 /* One access of a size that the region declares, naturally aligned: one call. */
 static void access_one(struct region *r, uint64_t off, uint8_t *data, unsigned size, bool write)
 {
-    uint64_t v = 0;
+    uint64_t v = write ? load(data, size) : 0;
 
-    if (write) {
-        memcpy(&v, data, size);
-        v = le64toh(v);
-    }
     if (r->lane)
         lane_lock(r->lane);
     if (write)
@@ -136,10 +215,8 @@ static void access_one(struct region *r, uint64_t off, uint8_t *data, unsigned s
         v = r->ops->read(r, off, size);
     if (r->lane)
         lane_unlock(r->lane);
-    if (!write) {
-        v = htole64(v);
-        memcpy(data, &v, size);
-    }
+    if (!write)
+        store(data, v, size);
 }
 
 /*
@@ -151,8 +228,8 @@ static unsigned access_part(const struct hit *h, uint8_t *data, unsigned size, b
     uint8_t word[8];
     unsigned n;
 
-    for (unsigned s = 8; s; s /= 2)
-        if (h->region->ops->sizes & s && s <= size && !(h->off & (s - 1)) && range_fits(h->off, s, h->len)) {
+    for (unsigned s = 1u << (31 - __builtin_clz(size)); s; s /= 2)
+        if (h->region->ops->sizes & s && !(h->off & (s - 1)) && range_fits(h->off, s, h->len)) {
             access_one(h->region, h->off, data, s, write);
             return s;
         }
@@ -197,8 +274,8 @@ void bus_access(struct bus *b, uint64_t addr, void *data, unsigned size, bool wr
 
 void bus_each(struct bus *b, void (*fn)(const struct region *r, void *far), void *far)
 {
-    pthread_rwlock_rdlock(&b->lock);
+    pthread_mutex_lock(&b->lock);
     for (unsigned i = 0; i < b->n; i++)
-        fn(b->regions[i], far);
-    pthread_rwlock_unlock(&b->lock);
+        fn(b->slots[i].region, far);
+    pthread_mutex_unlock(&b->lock);
 }

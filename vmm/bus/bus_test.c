@@ -1,6 +1,8 @@
 #include "vmm/base/test.h"
 #include "vmm/bus/bus.h"
 
+#include <stdatomic.h>
+
 #include "vmm/loop/loop.h"
 
 /* A region that answers each byte with 0x10 + its offset and notes what it was asked. */
@@ -364,6 +366,65 @@ static void the_lane_is_held_and_the_table_is_not(void **s)
     bus_destroy(b);
 }
 
+static uint64_t constant_read(struct region *r, uint64_t off, unsigned size)
+{
+    (void)r;
+    (void)size;
+    return off;
+}
+
+static void nothing_write(struct region *r, uint64_t off, uint64_t val, unsigned size)
+{
+    (void)r;
+    (void)off;
+    (void)val;
+    (void)size;
+}
+
+enum { MOVES = 3000 };
+
+struct mover {
+    struct bus *b;
+    struct region r;
+    atomic_bool over;
+};
+
+static void *move_about(void *arg)
+{
+    struct mover *m = arg;
+    struct err err;
+
+    for (unsigned i = 0; i < MOVES; i++) {
+        assert_int_equal(bus_map(m->b, &m->r, i & 1 ? 0x0 : 0x2000, &err), 0);
+        bus_unmap(&m->r);
+    }
+    atomic_store(&m->over, true);
+    return NULL;
+}
+
+static void accesses_meet_the_right_region_while_others_move(void **s)
+{
+    static const struct region_ops ops = {constant_read, nothing_write, 7};
+    struct region still = {.name = "still", .ops = &ops, .len = 16};
+    struct mover m = {.r = {.name = "moving", .ops = &ops, .len = 16}};
+    pthread_t t;
+    struct err err;
+
+    (void)s;
+    m.b = bus_create("mmio", 1 << 20);
+    assert_int_equal(bus_map(m.b, &still, 0x1000, &err), 0);
+    assert_int_equal(pthread_create(&t, NULL, move_about, &m), 0);
+    while (!atomic_load(&m.over)) {
+        uint64_t moving = in(m.b, 0x2003, 1);
+
+        assert_int_equal(in(m.b, 0x1004, 4), 4);
+        assert_true(moving == 3 || moving == 0xff);
+    }
+    pthread_join(t, NULL);
+    bus_unmap(&still);
+    bus_destroy(m.b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +439,7 @@ int main(void)
         cmocka_unit_test(overlap_is_refused_and_names_both),
         cmocka_unit_test(the_table_stays_sorted_and_bounded),
         cmocka_unit_test(the_lane_is_held_and_the_table_is_not),
+        cmocka_unit_test(accesses_meet_the_right_region_while_others_move),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
