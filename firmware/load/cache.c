@@ -29,7 +29,7 @@ static const char magic[8] = "bothykrn", temporary[] = ".tmp-";
 struct cache_head {
     char magic[8];
     uint32_t format;
-    uint32_t crc; /* of this struct, with 0 here */
+    uint32_t crc; /* of the page from here on */
     uint64_t size, relocs;
     uint64_t phys, memsz, entry;
     struct extent extents[KERNEL_EXTENTS_MAX];
@@ -38,10 +38,11 @@ struct cache_head {
 };
 static_assert(sizeof(struct cache_head) <= KERNEL_PAGE, "the head is a page");
 
-static uint32_t head_crc(struct cache_head h)
+static uint32_t page_crc(const uint8_t page[KERNEL_PAGE])
 {
-    h.crc = 0;
-    return (uint32_t)crc32(0, (const Bytef *)&h, sizeof(h));
+    enum { FROM = offsetof(struct cache_head, size) };
+
+    return (uint32_t)crc32(0, page + FROM, KERNEL_PAGE - FROM);
 }
 
 /* Is it ours, and can nobody else write to it? */
@@ -120,14 +121,16 @@ void cache_close(struct cache *c)
 /* The head, believed only as far as memory safety does not depend on it; kernel_valid() does the rest. */
 static int read_head(int fd, const struct stat *st, struct cache_head *ret)
 {
+    uint8_t page[KERNEL_PAGE];
     struct cache_head h;
     uint64_t relocs = 0;
 
-    if (!S_ISREG(st->st_mode) || !trusted(st) || pread(fd, &h, sizeof(h), 0) != sizeof(h))
+    if (!S_ISREG(st->st_mode) || !trusted(st) || pread(fd, page, sizeof(page), 0) != sizeof(page))
         return -EINVAL;
+    memcpy(&h, page, sizeof(h));
     for (unsigned kind = 0; kind < RELOC_KINDS; kind++)
         relocs += h.nrelocs[kind];
-    if (memcmp(h.magic, magic, sizeof(magic)) != 0 || h.format != FORMAT || h.crc != head_crc(h) ||
+    if (memcmp(h.magic, magic, sizeof(magic)) != 0 || h.format != FORMAT || h.crc != page_crc(page) ||
         h.size != (uint64_t)st->st_size || h.relocs % 4 || !range_fits(h.relocs, relocs * 4, h.size))
         return -EINVAL;
     *ret = h;
@@ -228,29 +231,28 @@ static int write_all(int fd, const void *p, size_t n)
 
 static int write_kernel(int fd, const struct kernel *k)
 {
-    union {
-        struct cache_head h;
-        uint8_t page[KERNEL_PAGE];
-    } u = {.page = {0}};
-    uint64_t at = sizeof(u.page);
+    uint8_t page[KERNEL_PAGE] = {0};
+    uint64_t at = sizeof(page);
+    struct cache_head h = {.format = FORMAT,
+                           .phys = k->phys,
+                           .memsz = k->memsz,
+                           .entry = k->entry,
+                           .nextents = k->nextents,
+                           .hdr = k->hdr};
     int rc;
 
-    u.h = (struct cache_head){.format = FORMAT,
-                              .phys = k->phys,
-                              .memsz = k->memsz,
-                              .entry = k->entry,
-                              .nextents = k->nextents,
-                              .hdr = k->hdr};
-    memcpy(u.h.magic, magic, sizeof(magic));
-    memcpy(u.h.nrelocs, k->nrelocs, sizeof(k->nrelocs));
+    memcpy(h.magic, magic, sizeof(magic));
+    memcpy(h.nrelocs, k->nrelocs, sizeof(k->nrelocs));
     for (unsigned i = 0; i < k->nextents; i++) {
-        u.h.extents[i] = (struct extent){.off = k->extents[i].off, .pos = at, .len = k->extents[i].len};
+        h.extents[i] = (struct extent){.off = k->extents[i].off, .pos = at, .len = k->extents[i].len};
         at += k->extents[i].len;
     }
-    u.h.relocs = at;
-    u.h.size = at + kernel_relocs(k) * 4ull;
-    u.h.crc = head_crc(u.h);
-    rc = write_all(fd, u.page, sizeof(u.page));
+    h.relocs = at;
+    h.size = at + kernel_relocs(k) * 4ull;
+    memcpy(page, &h, sizeof(h));
+    h.crc = page_crc(page);
+    memcpy(page, &h, sizeof(h));
+    rc = write_all(fd, page, sizeof(page));
     for (unsigned i = 0; rc == 0 && i < k->nextents; i++)
         rc = write_all(fd, k->data + k->extents[i].pos, k->extents[i].len);
     return rc < 0 ? rc : write_all(fd, k->relocs, kernel_relocs(k) * 4ull);

@@ -16,7 +16,7 @@ int ram_short(const struct load *ld, const char *name, uint64_t need, struct err
 int initrd_load(struct load *ld, const struct image *im, unsigned n, uint64_t end, bool high, uint64_t below,
                 struct blob_at *ret, struct err *err)
 {
-    struct want w = {.align = 4096, .min = MiB(1), .end = min_u64(end, GiB(4))};
+    struct want w = {.align = 4096, .min = below, .end = min_u64(end, GMEM_LOW_MAX)};
     uint64_t slots, pos = 0;
     gpa_t base;
     int rc;

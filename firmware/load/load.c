@@ -68,15 +68,18 @@ int low_alloc(struct load *ld, size_t n, size_t align, gpa_t *ret, struct err *e
     return 0;
 }
 
+int low_write(struct load *ld, gpa_t at, const void *p, size_t n, struct err *err)
+{
+    if (gmem_write(ld->mem, at, p, n) < 0)
+        return err_set(err, EFAULT, "guest RAM ends below 0x%" PRIx64 "; give more with -m", at + n);
+    return 0;
+}
+
 int low_put(struct load *ld, const void *p, size_t n, size_t align, gpa_t *ret, struct err *err)
 {
     int rc = low_alloc(ld, n, align, ret, err);
 
-    if (rc < 0)
-        return rc;
-    if (gmem_write(ld->mem, *ret, p, n) < 0)
-        return err_set(err, EFAULT, "guest RAM has no page at 0x%" PRIx64, *ret);
-    return 0;
+    return rc < 0 ? rc : low_write(ld, *ret, p, n, err);
 }
 
 int low_cmdline(struct load *ld, const char *before, const char *after, size_t limit, gpa_t *ret, struct err *err)

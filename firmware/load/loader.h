@@ -78,8 +78,9 @@ extern const struct loader fit_loader, bzimage_loader, multiboot_loader, elf_loa
 /* By the first loader that knows it; `nested` for what lies in a FIT, which must not be one again. */
 int load_image(struct load *ld, const struct image *im, bool nested, struct err *err) must_check;
 
-/* Space in low memory; and a copy of bytes there. */
+/* Space in low memory; bytes into it; both at once. */
 int low_alloc(struct load *ld, size_t n, size_t align, gpa_t *ret, struct err *err) must_check;
+int low_write(struct load *ld, gpa_t at, const void *p, size_t n, struct err *err) must_check;
 int low_put(struct load *ld, const void *p, size_t n, size_t align, gpa_t *ret, struct err *err) must_check;
 /*
  * "before cmdline after" there, with a NUL; either may be NULL.  `limit` is the longest that the kernel takes, without
@@ -99,7 +100,7 @@ struct blob_at {
 };
 /*
  * Reads images one behind the other, each at a multiple of 4, as high as there is room below `end`; above 4 GiB where
- * that fails and `high` allows it. `below` is what the kernel needs from 0 up, for the message.
+ * that fails and `high` allows it. Stays above `below`, where the kernel ends, or may.
  */
 int initrd_load(struct load *ld, const struct image *im, unsigned n, uint64_t end, bool high, uint64_t below,
                 struct blob_at *ret, struct err *err) must_check;

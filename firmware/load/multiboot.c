@@ -120,7 +120,7 @@ static int put_mmap(struct load *ld, struct mb_info *info, struct err *err)
             info->mem_lower = (uint32_t)(min_u64(m.length, KiB(640)) >> 10);
         if (m.type == 1 && m.base <= MiB(1) && m.base + m.length > MiB(1))
             info->mem_upper = (uint32_t)((m.base + m.length - MiB(1)) >> 10);
-        rc = gmem_write(ld->mem, at + i * sizeof(m), &m, sizeof(m));
+        rc = low_write(ld, at + i * sizeof(m), &m, sizeof(m), err);
     }
     info->mmap_length = (uint32_t)(in->ne820 * sizeof(struct mb_mmap));
     info->mmap_addr = (uint32_t)at;

@@ -88,8 +88,8 @@ static int run_lzma_stream(lzma_stream *s, const uint8_t *in, size_t n, uint8_t 
     s->next_out = out;
     s->avail_out = max;
     do {
-        rc = lzma_code(s, LZMA_RUN);
-    } while (rc == LZMA_OK && s->avail_in > 0 && s->avail_out > 0);
+        rc = lzma_code(s, LZMA_FINISH);
+    } while (rc == LZMA_OK); /* without progress it is LZMA_BUF_ERROR */
     *len = max - s->avail_out;
     lzma_end(s);
     if (rc == LZMA_STREAM_END)

@@ -28,7 +28,7 @@ static int put_memmap(struct load *ld, gpa_t *ret, struct err *err)
         struct hvm_memmap_table_entry e = {
             .addr = in->e820[i].base, .size = in->e820[i].size, .type = in->e820[i].type};
 
-        rc = gmem_write(ld->mem, *ret + i * sizeof(e), &e, sizeof(e));
+        rc = low_write(ld, *ret + i * sizeof(e), &e, sizeof(e), err);
     }
     return rc;
 }

@@ -43,7 +43,7 @@ static int identity_map(struct load *ld, gpa_t *ret, struct err *err)
             table[2 + g][i] = (GiB(g) + MiB(2) * i) | PTE_PRESENT | PTE_WRITE | PTE_LARGE;
     }
     *ret = at;
-    return gmem_write(ld->mem, at, table, sizeof(table));
+    return low_write(ld, at, table, sizeof(table), err);
 }
 
 static int put_dtb(struct load *ld, gpa_t *ret, struct err *err)
@@ -58,8 +58,8 @@ static int put_dtb(struct load *ld, gpa_t *ret, struct err *err)
     rc = low_alloc(ld, sizeof(head) + head.len, 8, ret, err);
     if (rc < 0)
         return rc;
-    rc = gmem_write(ld->mem, *ret, &head, sizeof(head));
-    return rc < 0 ? rc : gmem_write(ld->mem, *ret + sizeof(head), ld->in->dtb, head.len);
+    rc = low_write(ld, *ret, &head, sizeof(head), err);
+    return rc < 0 ? rc : low_write(ld, *ret + sizeof(head), ld->in->dtb, head.len, err);
 }
 
 int linux_start(struct load *ld, const struct setup_header *hdr, const char *extra_word, gpa_t entry,
