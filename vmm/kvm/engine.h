@@ -9,11 +9,11 @@
 
 /* One exit, for reports. */
 struct exit_record {
-    uint64_t addr, data; /* `data`: the first 8 bytes at most */
-    uint32_t reason;     /* KVM_EXIT_* */
-    uint32_t count;      /* of string I/O; else 1 */
-    uint8_t size;
+    uint32_t reason; /* KVM_EXIT_* */
+    uint8_t size;    /* of an access to a bus, 0: it was none, and the rest is void */
     bool write;
+    uint32_t count;      /* of string I/O; else 1 */
+    uint64_t addr, data; /* `data`: the first `size` bytes count */
 };
 enum { EXIT_RECORDS = 32 };
 

@@ -15,7 +15,10 @@ const char *kvm_exit_name(uint32_t reason)
     return reason < array_len(names) ? names[reason] : NULL;
 }
 
-/* The accesses of one port instruction: one, or a string's.  The data lies in the run mapping, which must hold it. */
+/*
+ * The accesses of one port instruction: one, or a string's.  The data lies in the run mapping, which must hold it, and
+ * 8 bytes for the record.
+ */
 static bool serve_io(struct vcpu *c, struct exit_record *rec)
 {
     struct kvm_run *run = c->run;
@@ -23,8 +26,9 @@ static bool serve_io(struct vcpu *c, struct exit_record *rec)
     bool write = run->io.direction == KVM_EXIT_IO_OUT;
     unsigned size = run->io.size;
     uint32_t count = run->io.count;
+    uint64_t bytes = (uint64_t)size * count;
 
-    if (!range_fits(run->io.data_offset, (uint64_t)size * count, c->vm->run_len) || !size || size > 4)
+    if (!range_fits(run->io.data_offset, max_u64(bytes, sizeof(rec->data)), c->vm->run_len) || !bytes || size > 4)
         return false;
     for (uint32_t i = 0; i < count; i++)
         bus_access(c->vm->pio, run->io.port, data + (size_t)i * size, size, write);
@@ -32,8 +36,7 @@ static bool serve_io(struct vcpu *c, struct exit_record *rec)
     rec->size = (uint8_t)size;
     rec->count = count;
     rec->write = write;
-    if (count)
-        memcpy(&rec->data, data, size);
+    memcpy(&rec->data, data, sizeof(rec->data));
     return true;
 }
 
@@ -69,14 +72,14 @@ bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret)
     struct exit_record *rec = &c->exits[c->nexits++ % EXIT_RECORDS];
 
     *ret = VM_ENGINE_ERROR;
-    *rec = (struct exit_record){.reason = c->run->exit_reason};
+    rec->reason = c->run->exit_reason;
+    rec->size = 0; /* no access */
     switch (c->run->exit_reason) {
     case KVM_EXIT_IO:
         return serve_io(c, rec);
     case KVM_EXIT_MMIO:
         return serve_mmio(c, rec);
     case KVM_EXIT_IOAPIC_EOI:
-        rec->data = c->run->eoi.vector;
         ioapic_eoi(&c->vm->ioapic, c->run->eoi.vector);
         return true;
     case KVM_EXIT_INTR: /* a signal */

@@ -132,7 +132,7 @@ static void report_exits(const struct vcpu *c, int fd)
         if (e->size)
             dprintf(fd, " %s%u %#" PRIx64 " %s %#" PRIx64, e->write ? "write" : "read", e->size * 8, e->addr,
                     e->write ? "<-" : "->", mask_bytes(e->data, e->size));
-        if (e->count > 1)
+        if (e->size && e->count > 1)
             dprintf(fd, " (first of %u)", e->count);
         dprintf(fd, "\n");
     }
