@@ -9,7 +9,7 @@ static struct test_env *test_env_of(struct device_env *env)
     return container_of(env, struct test_env, env);
 }
 
-static _Noreturn void ends(const char *what, const struct err *err)
+void test_env_ends(const char *what, const struct err *err)
 {
     fprintf(stderr, "%s: %s\n", what, err->msg);
     abort();
@@ -98,7 +98,7 @@ void test_env_init(struct test_env *t, uint64_t ram)
         irq_or_init(&t->ors[i], (struct irq){.set = line_set, .far = t, .pin = i});
     if (gmem_create(ram, GMEM_ANON, 0, &t->env.mem, &err) || loop_create("test", &t->env.loop, &err) ||
         loop_create("test-io", &t->env.io_loop, &err))
-        ends("test_env_init", &err);
+        test_env_ends("test_env_init", &err);
 }
 
 void test_env_fini(struct test_env *t)
@@ -119,7 +119,7 @@ struct device *test_env_device(struct test_env *t, const char *cls, const char *
     struct device *d;
 
     if (!c || device_create(c, id, options, &d, &err) || device_init(d, &t->env, t->env.loop, &err))
-        ends(cls, &err);
+        test_env_ends(cls, &err);
     device_reset(d);
     device_settle(d);
     return d;

@@ -32,6 +32,9 @@ struct test_env {
 void test_env_init(struct test_env *t, uint64_t ram);
 void test_env_fini(struct test_env *t); /* devices are destroyed */
 
+/* Says "WHAT: why" and ends the process. */
+void test_env_ends(const char *what, const struct err *err) __attribute__((noreturn));
+
 /* A device of that class, made, initialised on env.loop, reset and settled.  Failures end the process. */
 struct device *test_env_device(struct test_env *t, const char *cls, const char *id, const char *options);
 

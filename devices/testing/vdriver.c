@@ -3,9 +3,9 @@
 #include <linux/virtio_config.h>
 #include <linux/virtio_mmio.h>
 #include <linux/virtio_ring.h>
+#include <stdlib.h>
 
 #include "devices/virtio/mmio.h"
-#include "vmm/base/test.h"
 
 enum {
     WRAP = 1 << 15,
@@ -19,6 +19,12 @@ enum {
     MMIO_BASE = 0x10000000, /* of the mmio transport's window */
     MMIO_GSI = 5,
 };
+
+static void must(bool ok)
+{
+    if (!ok)
+        abort();
+}
 
 /* ---- The MMIO transport. ---- */
 
@@ -130,7 +136,7 @@ static struct virtio *make(struct vdriver *d, const struct device_class *cls, co
     struct err err;
 
     if (device_create(cls, "dev0", options, &dev, &err) || device_init(dev, &d->e.env, d->e.env.loop, &err))
-        fail_msg("%s: %s", cls->name, err.msg);
+        test_env_ends(cls->name, &err);
     return container_of(dev, struct virtio, dev);
 }
 
@@ -170,7 +176,7 @@ void vdriver_move(struct vdriver *d, const char *options)
     d->v = make(d, cls, options);
     r = (struct state_reader){.buf = w.buf, .len = w.len};
     if (device_load(&d->v->dev, &r, &err))
-        fail_msg("%s", err.msg);
+        test_env_ends(d->v->dev.cls->name, &err);
     state_writer_fini(&w);
     device_settle(&d->v->dev);
     device_start(&d->v->dev);
@@ -181,7 +187,7 @@ void vdriver_move(struct vdriver *d, const char *options)
 void vdriver_reset(struct vdriver *d)
 {
     vdriver_set(d, VDR_STATUS, 0);
-    assert_int_equal(vdriver_get(d, VDR_STATUS), 0);
+    must(!vdriver_get(d, VDR_STATUS));
     d->ram = RINGS + VDRIVER_QUEUES * RING_ROOM;
 }
 
@@ -224,8 +230,8 @@ void vdriver_set_queue(struct vdriver *d, unsigned queue, unsigned size)
                                 .device = base + DEVICE_AREA,
                                 .avail = d->packed ? WRAP : 0,
                                 .used = d->packed ? WRAP : 0};
-    assert_true(q->size && q->size <= array_len(q->ndesc));
-    assert_int_equal(gmem_zero(d->e.env.mem, base, RING_ROOM), 0);
+    assert(q->size && q->size <= array_len(q->ndesc));
+    must(!gmem_zero(d->e.env.mem, base, RING_ROOM));
     vdriver_set(d, VDR_QUEUE_SIZE, q->size);
     vdriver_set(d, VDR_DESC_LOW, (uint32_t)q->desc);
     vdriver_set(d, VDR_DESC_HIGH, q->desc >> 32);
@@ -239,11 +245,11 @@ void vdriver_set_queue(struct vdriver *d, unsigned queue, unsigned size)
 void vdriver_start(struct vdriver *d, uint64_t features)
 {
     vdriver_reset(d);
-    assert_true(vdriver_negotiate(d, features | 1ull << VIRTIO_F_VERSION_1));
+    must(vdriver_negotiate(d, features | 1ull << VIRTIO_F_VERSION_1));
     for (unsigned i = 0; i < d->v->nqueues; i++)
         vdriver_set_queue(d, i, 0);
     vdriver_set(d, VDR_STATUS, vdriver_get(d, VDR_STATUS) | VIRTIO_CONFIG_S_DRIVER_OK);
-    assert_true(vdriver_get(d, VDR_STATUS) & VIRTIO_CONFIG_S_DRIVER_OK);
+    must(vdriver_get(d, VDR_STATUS) & VIRTIO_CONFIG_S_DRIVER_OK);
 }
 
 bool vdriver_broken(struct vdriver *d)
@@ -255,7 +261,7 @@ bool vdriver_broken(struct vdriver *d)
 
 static void put(struct vdriver *d, gpa_t at, const void *src, size_t n)
 {
-    assert_int_equal(gmem_write(d->e.env.mem, at, src, n), 0);
+    must(!gmem_write(d->e.env.mem, at, src, n));
 }
 
 static void put16(struct vdriver *d, gpa_t at, uint16_t val)
@@ -270,7 +276,7 @@ static uint16_t get16(struct vdriver *d, gpa_t at)
 {
     uint8_t bytes[2];
 
-    assert_int_equal(gmem_read(d->e.env.mem, at, bytes, sizeof(bytes)), 0);
+    must(!gmem_read(d->e.env.mem, at, bytes, sizeof(bytes)));
     return get_le16(bytes);
 }
 
@@ -279,7 +285,7 @@ gpa_t vdriver_alloc(struct vdriver *d, uint64_t n)
     gpa_t at = d->ram;
 
     d->ram = align_up(d->ram + n, 64);
-    assert_int_equal(gmem_zero(d->e.env.mem, at, n), 0);
+    must(!gmem_zero(d->e.env.mem, at, n));
     return at;
 }
 
@@ -372,7 +378,7 @@ bool vdriver_used(struct vdriver *d, unsigned queue, uint16_t *id, uint32_t *len
     gpa_t at = d->packed ? q->desc + (gpa_t)(q->used & ~WRAP) * DESC : q->device + 4 + 8 * (q->used % q->size);
     uint8_t bytes[DESC];
 
-    assert_int_equal(gmem_read(d->e.env.mem, at, bytes, d->packed ? DESC : 8), 0);
+    must(!gmem_read(d->e.env.mem, at, bytes, d->packed ? DESC : 8));
     if (d->packed) {
         uint16_t flags = get_le16(bytes + 14);
 
@@ -380,7 +386,7 @@ bool vdriver_used(struct vdriver *d, unsigned queue, uint16_t *id, uint32_t *len
             return false;
         *id = get_le16(bytes + 12);
         *len = get_le32(bytes + 8);
-        assert_true(*id < q->size);
+        assert(*id < q->size);
         q->used = forward(q, q->used, q->ndesc[*id]);
         return true;
     }

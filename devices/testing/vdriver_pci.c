@@ -5,7 +5,6 @@
 #include "devices/pci/pci.h"
 #include "devices/testing/vdriver.h"
 #include "devices/virtio/pci.h"
-#include "vmm/base/test.h"
 
 enum { PCI_BASE = 0x20000000, PCI_ROOM = 0x10000000 }; /* where BARs go */
 
@@ -25,10 +24,10 @@ static void pci_find(struct vdriver *d)
     struct err err;
 
     if (pci_bus_assign(b, low, high, &err))
-        fail_msg("%s", err.msg);
+        test_env_ends(d->v->dev.cls->name, &err);
     while (slot < PCI_SLOTS && pci_cfg_read(b, slot, PCI_VENDOR_ID, 2) != 0x1af4)
         slot++;
-    assert_true(slot < PCI_SLOTS);
+    assert(slot < PCI_SLOTS);
     bar = pci_cfg_read(b, slot, PCI_BASE_ADDRESS_0, 4) & PCI_BASE_ADDRESS_MEM_MASK;
     for (cap = pci_cfg_read(b, slot, PCI_CAPABILITY_LIST, 1); cap; cap = pci_cfg_read(b, slot, cap + 1, 1)) {
         uint32_t off = pci_cfg_read(b, slot, cap + VIRTIO_PCI_CAP_OFFSET, 4);
@@ -51,7 +50,7 @@ static void pci_find(struct vdriver *d)
             break;
         }
     }
-    assert_true(d->regs && d->isr && d->config && d->notify && d->notify_step);
+    assert(d->regs && d->isr && d->config && d->notify && d->notify_step);
 }
 
 static unsigned pci_interrupts(struct vdriver *d)

@@ -7,14 +7,14 @@
 #include <stdio.h>
 
 #include "devices/virtio/virtio.h"
-#include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 
 enum {
     INFLATE,
     DEFLATE, /* queues; the next two are numbered as negotiated */
     PAGE_SHIFT = VIRTIO_BALLOON_PFN_SHIFT,
-    PFNS_MAX = 4096,                     /* in one buffer; drivers send 256 or 1024 */
+    PFNS_MAX = 4096, /* in one buffer; drivers send 256 or 1024 */
+    NS_PER_MS = 1000000,
     STATS_MAX = 2 * VIRTIO_BALLOON_S_NR, /* entries in one buffer, with room for tags to come */
 };
 
@@ -40,8 +40,8 @@ struct balloon {
 
 static const struct opt balloon_opts[] = {
     O_SIZE(struct balloon, size, "size", "0", 0, 0, "memory to take from the guest"),
-    O_U32(struct balloon, interval, "stats", "0", 0, 86400,
-          "seconds between the guest's statistics in the log (level info)"),
+    O_U32(struct balloon, interval, "stats", "0", 0, 0,
+          "milliseconds between statistics of the guest in the log (level info)"),
     O_END,
 };
 
@@ -175,7 +175,7 @@ static void stats_due(struct timer *t)
         vq_push(b->stats, &b->stats_chain);
         vq_flush(b->stats);
     }
-    timer_arm(t, t->due_ns + b->interval * NS_PER_SEC);
+    timer_arm(t, t->due_ns + (uint64_t)b->interval * NS_PER_MS);
 }
 
 static void balloon_queue(struct virtio *v, struct vq *q)
@@ -274,7 +274,7 @@ static void balloon_start(struct device *d)
     struct balloon *b = container_of(d, struct balloon, v.dev);
 
     if (b->interval)
-        timer_arm(&b->timer, loop_now(d->lane.loop, CLK_GUEST) + b->interval * NS_PER_SEC);
+        timer_arm(&b->timer, loop_now(d->lane.loop, CLK_GUEST) + (uint64_t)b->interval * NS_PER_MS);
 }
 
 /* The statistics' buffer goes back to where it came from: a snapshot knows no request in flight. */

@@ -94,6 +94,12 @@ static void vblk_batch(struct blk_user *u)
     }
 }
 
+static const char *const op_names[] = {[BLK_READ] = "read",
+                                       [BLK_WRITE] = "write",
+                                       [BLK_FLUSH] = "flush",
+                                       [BLK_DISCARD] = "discard",
+                                       [BLK_ZERO] = "write zeroes"};
+
 static void vblk_done(struct blk_req *io, int ret)
 {
     struct vblk_req *r = container_of(io, struct vblk_req, io);
@@ -106,7 +112,8 @@ static void vblk_done(struct blk_req *io, int ret)
         return;
     }
     if (ret && ret != -EOPNOTSUPP)
-        log_guest(&b->limit, "%s: request failed: %s", b->v.dev.id, strerror(-ret));
+        log_guest(&b->limit, "%s: %s at byte %llu of %s: %s", b->v.dev.id, op_names[io->op],
+                  (unsigned long long)io->off, b->path, strerror(-ret));
     answer(b, r, !ret ? VIRTIO_BLK_S_OK : ret == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
 }
 
@@ -328,6 +335,7 @@ const struct device_class virtio_blk = {
     .size = DEVICE_SIZE(struct vblk, v.dev),
     .opts = vblk_opts,
     .first = "path",
+    .io = true,
     .init = vblk_init,
     .fini = vblk_fini,
     .settle = vblk_settle,

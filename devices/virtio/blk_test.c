@@ -1,0 +1,324 @@
+#include <linux/virtio_blk.h>
+#include <linux/virtio_ring.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "devices/testing/vdriver.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/test.h"
+
+enum { SIZE = 1 << 20, BAD = 0xee };
+
+static struct vdriver d;
+static int image;
+
+static void insert(const char *options, uint64_t size)
+{
+    char text[128];
+
+    image = memfd_create("disk", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(image, (off_t)size), 0);
+    snprintf(text, sizeof(text), "/proc/self/fd/%d%s", image, options);
+    vdriver_create(&d, &vdriver_mmio, device_class_find("virtio-blk"), text);
+}
+
+static void eject(void)
+{
+    vdriver_destroy(&d);
+    close(image);
+}
+
+#define BIT(f) (1ull << (f))
+static const uint64_t all = BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_CONFIG_WCE) | BIT(VIRTIO_BLK_F_DISCARD) |
+                            BIT(VIRTIO_BLK_F_WRITE_ZEROES) | BIT(VIRTIO_BLK_F_MQ);
+
+/* A request with `n` bytes of data at `data`, in two buffers if it can be; what its status byte says. */
+static uint8_t request_on(unsigned queue, uint32_t type, uint64_t sector, gpa_t data, uint32_t n, bool in,
+                          uint32_t *written)
+{
+    struct virtio_blk_outhdr h = {.type = htole32(type), .sector = htole64(sector)};
+    gpa_t at = vdriver_alloc(&d, sizeof(h) + 1);
+    const struct vdriver_buf bufs[] = {
+        {at, sizeof(h), false}, {data, n / 2, in}, {data + n / 2, n - n / 2, in}, {at + sizeof(h), 1, true}};
+    uint8_t status = BAD;
+    uint16_t id;
+
+    assert_int_equal(gmem_write(d.e.env.mem, at, &h, sizeof(h)), 0);
+    assert_int_equal(gmem_write(d.e.env.mem, at + sizeof(h), &status, 1), 0);
+    vdriver_add(&d, queue, bufs, 4, false);
+    vdriver_kick(&d, queue);
+    vdriver_run(&d);
+    assert_true(vdriver_used(&d, queue, &id, written));
+    assert_int_equal(gmem_read(d.e.env.mem, at + sizeof(h), &status, 1), 0);
+    return status;
+}
+
+static uint8_t request(uint32_t type, uint64_t sector, gpa_t data, uint32_t n, bool in)
+{
+    uint32_t written;
+
+    return request_on(0, type, sector, data, n, in, &written);
+}
+
+static uint8_t range(uint32_t type, uint64_t sector, uint32_t sectors, uint32_t flags)
+{
+    struct virtio_blk_discard_write_zeroes seg = {htole64(sector), htole32(sectors), htole32(flags)};
+    gpa_t at = vdriver_alloc(&d, sizeof(seg));
+
+    assert_int_equal(gmem_write(d.e.env.mem, at, &seg, sizeof(seg)), 0);
+    return request(type, 0, at, sizeof(seg), false);
+}
+
+static void write_then_read(unsigned queue, uint64_t sector)
+{
+    gpa_t out = vdriver_alloc(&d, 4096), in = vdriver_alloc(&d, 4096);
+    char pattern[4096], got[4096];
+    uint32_t written;
+
+    for (size_t i = 0; i < sizeof(pattern); i++)
+        pattern[i] = (char)(i * 3 + sector);
+    assert_int_equal(gmem_write(d.e.env.mem, out, pattern, sizeof(pattern)), 0);
+    assert_int_equal(request_on(queue, VIRTIO_BLK_T_OUT, sector, out, 4096, false, &written), VIRTIO_BLK_S_OK);
+    assert_int_equal(written, 1);
+    assert_int_equal(pread(image, got, sizeof(got), (off_t)sector * 512), 4096);
+    assert_memory_equal(got, pattern, sizeof(got));
+    assert_int_equal(request_on(queue, VIRTIO_BLK_T_IN, sector, in, 4096, true, &written), VIRTIO_BLK_S_OK);
+    assert_int_equal(written, 4097);
+    assert_int_equal(gmem_read(d.e.env.mem, in, got, sizeof(got)), 0);
+    assert_memory_equal(got, pattern, sizeof(got));
+}
+
+static void what_is_written_reads_back(void **s)
+{
+    (void)s;
+    insert("", SIZE);
+    vdriver_start(&d, all);
+    write_then_read(0, 0);
+    write_then_read(0, SIZE / 512 - 8);
+    vdriver_start(&d, 0); /* with no feature at all: each write goes through to the image */
+    write_then_read(0, 40);
+    eject();
+}
+
+static void every_queue_works(void **s)
+{
+    (void)s;
+    insert(",queues=64", SIZE);
+    assert_true(vdriver_offered(&d) & BIT(VIRTIO_BLK_F_MQ));
+    assert_int_equal(vdriver_config(&d, offsetof(struct virtio_blk_config, num_queues), 2), 64);
+    vdriver_start(&d, all);
+    for (unsigned i = 0; i < 64; i++)
+        write_then_read(i, i * 8);
+    eject();
+}
+
+static void requests_beyond_the_disk_or_half_a_sector_fail(void **s)
+{
+    gpa_t at;
+
+    (void)s;
+    insert("", SIZE);
+    vdriver_start(&d, all);
+    at = vdriver_alloc(&d, 4096);
+    assert_int_equal(request(VIRTIO_BLK_T_IN, SIZE / 512, at, 512, true), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(VIRTIO_BLK_T_IN, SIZE / 512 - 1, at, 1024, true), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(VIRTIO_BLK_T_OUT, UINT64_MAX / 512, at, 1024, false), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(VIRTIO_BLK_T_OUT, UINT64_MAX, at, 512, false), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(VIRTIO_BLK_T_IN, 0, at, 100, true), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(VIRTIO_BLK_T_IN, 0, at, 0, true), VIRTIO_BLK_S_IOERR);
+    eject();
+}
+
+static void a_read_only_disk_stays_as_it_is(void **s)
+{
+    gpa_t at;
+
+    (void)s;
+    insert(",ro", SIZE);
+    assert_true(vdriver_offered(&d) & BIT(VIRTIO_BLK_F_RO));
+    vdriver_start(&d, all);
+    at = vdriver_alloc(&d, 512);
+    assert_int_equal(request(VIRTIO_BLK_T_OUT, 0, at, 512, false), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(range(VIRTIO_BLK_T_DISCARD, 0, 8, 0), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(range(VIRTIO_BLK_T_WRITE_ZEROES, 0, 8, 0), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(VIRTIO_BLK_T_IN, 0, at, 512, true), VIRTIO_BLK_S_OK);
+    assert_int_equal(request(VIRTIO_BLK_T_FLUSH, 0, at, 0, false), VIRTIO_BLK_S_OK);
+    eject();
+}
+
+static void ranges_become_zeroes(void **s)
+{
+    char ones[8192], got[8192], zeroes[4096] = {0};
+
+    (void)s;
+    insert("", SIZE);
+    vdriver_start(&d, all);
+    memset(ones, 1, sizeof(ones));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(pwrite(image, ones, sizeof(ones), 0), sizeof(ones));
+        if (i == 0)
+            assert_int_equal(range(VIRTIO_BLK_T_DISCARD, 0, 8, 0), VIRTIO_BLK_S_OK);
+        else
+            assert_int_equal(range(VIRTIO_BLK_T_WRITE_ZEROES, 0, 8, i - 1), VIRTIO_BLK_S_OK);
+        assert_int_equal(pread(image, got, sizeof(got), 0), sizeof(got));
+        assert_memory_equal(got, zeroes, 4096);
+        assert_memory_equal(got + 4096, ones, 4096);
+    }
+    assert_int_equal(range(VIRTIO_BLK_T_DISCARD, 0, 8, 1), VIRTIO_BLK_S_UNSUPP); /* unmap is for zeroes only */
+    assert_int_equal(range(VIRTIO_BLK_T_WRITE_ZEROES, 0, 8, 2), VIRTIO_BLK_S_UNSUPP);
+    assert_int_equal(range(VIRTIO_BLK_T_DISCARD, 0, UINT32_MAX, 0), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(range(VIRTIO_BLK_T_DISCARD, UINT64_MAX, 8, 0), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(VIRTIO_BLK_T_DISCARD, 0, vdriver_alloc(&d, 32), 32, false), VIRTIO_BLK_S_UNSUPP);
+    eject();
+}
+
+static void discard_can_be_forbidden(void **s)
+{
+    (void)s;
+    insert(",discard=off", SIZE);
+    assert_false(vdriver_offered(&d) & (BIT(VIRTIO_BLK_F_DISCARD) | BIT(VIRTIO_BLK_F_WRITE_ZEROES)));
+    vdriver_start(&d, BIT(VIRTIO_BLK_F_FLUSH));
+    assert_int_equal(range(VIRTIO_BLK_T_DISCARD, 0, 8, 0), VIRTIO_BLK_S_UNSUPP);
+    eject();
+}
+
+static void the_serial_number_is_told(void **s)
+{
+    char got[VIRTIO_BLK_ID_BYTES];
+    gpa_t at;
+
+    (void)s;
+    insert(",serial=0123456789abcdefghij", SIZE);
+    vdriver_start(&d, all);
+    at = vdriver_alloc(&d, sizeof(got));
+    assert_int_equal(request(VIRTIO_BLK_T_GET_ID, 0, at, sizeof(got), true), VIRTIO_BLK_S_OK);
+    assert_int_equal(gmem_read(d.e.env.mem, at, got, sizeof(got)), 0);
+    assert_memory_equal(got, "0123456789abcdefghij", sizeof(got));
+    assert_int_equal(request(VIRTIO_BLK_T_GET_ID, 0, at, 4, true), VIRTIO_BLK_S_OK); /* as much as fits */
+    eject();
+}
+
+static void unknown_commands_are_unsupported(void **s)
+{
+    gpa_t at;
+
+    (void)s;
+    insert("", SIZE);
+    vdriver_start(&d, all);
+    at = vdriver_alloc(&d, 512);
+    assert_int_equal(request(VIRTIO_BLK_T_SCSI_CMD, 0, at, 512, true), VIRTIO_BLK_S_UNSUPP);
+    assert_int_equal(request(0x12345678, 0, at, 512, false), VIRTIO_BLK_S_UNSUPP);
+    assert_false(vdriver_offered(&d) & BIT(VIRTIO_BLK_F_SCSI));
+    eject();
+}
+
+#define CONFIG(f) vdriver_config(&d, offsetof(struct virtio_blk_config, f), sizeof(((struct virtio_blk_config *)0)->f))
+
+static void limits_and_shape_are_in_the_configuration(void **s)
+{
+    (void)s;
+    insert("", 64 * SIZE);
+    assert_int_equal(CONFIG(capacity), 64 * SIZE / 512);
+    assert_int_equal(CONFIG(seg_max), 254);
+    assert_int_equal(CONFIG(blk_size), 512);
+    assert_int_equal(CONFIG(physical_block_exp), 3);
+    assert_int_equal(CONFIG(geometry.cylinders), 64 * SIZE / 512 / 16 / 63);
+    assert_int_equal(CONFIG(wce), 1);
+    eject();
+    insert(",block-size=4096", SIZE);
+    assert_int_equal(CONFIG(capacity), SIZE / 512); /* in 512s whatever the block size */
+    assert_int_equal(CONFIG(blk_size), 4096);
+    assert_int_equal(CONFIG(physical_block_exp), 0);
+    eject();
+}
+
+static void the_cache_mode_is_the_drivers_choice_and_kept(void **s)
+{
+    char options[64];
+
+    (void)s;
+    insert("", SIZE);
+    vdriver_start(&d, all);
+    vdriver_set_config(&d, offsetof(struct virtio_blk_config, wce), 0, 1);
+    write_then_read(0, 8);
+    snprintf(options, sizeof(options), "/proc/self/fd/%d", image);
+    vdriver_move(&d, options);
+    assert_int_equal(CONFIG(wce), 0);
+    write_then_read(0, 16);
+    vdriver_reset(&d);
+    assert_int_equal(CONFIG(wce), 1);
+    eject();
+}
+
+static void a_header_in_pieces_is_one_header(void **s)
+{
+    struct virtio_blk_outhdr h = {.type = htole32(VIRTIO_BLK_T_IN)};
+    struct vdriver_buf bufs[sizeof(h) + 2];
+    gpa_t at;
+    uint8_t status = BAD;
+    uint16_t id;
+    uint32_t written;
+
+    (void)s;
+    insert("", SIZE);
+    vdriver_start(&d, BIT(VIRTIO_RING_F_INDIRECT_DESC));
+    at = vdriver_alloc(&d, 1024);
+    assert_int_equal(gmem_write(d.e.env.mem, at, &h, sizeof(h)), 0);
+    for (unsigned i = 0; i < sizeof(h); i++)
+        bufs[i] = (struct vdriver_buf){at + i, 1, false};
+    bufs[sizeof(h)] = (struct vdriver_buf){at + 64, 513, true}; /* data and status in one */
+    vdriver_add(&d, 0, bufs, sizeof(h) + 1, true);
+    vdriver_kick(&d, 0);
+    vdriver_run(&d);
+    assert_true(vdriver_used(&d, 0, &id, &written));
+    assert_int_equal(written, 513);
+    assert_int_equal(gmem_read(d.e.env.mem, at + 64 + 512, &status, 1), 0);
+    assert_int_equal(status, VIRTIO_BLK_S_OK);
+    eject();
+}
+
+static void bad_options_are_refused(void **s)
+{
+    static const struct {
+        const char *options, *word;
+    } rows[] = {
+        {"", "path"},
+        {"/nonexistent", "/nonexistent"},
+        {"/dev/null,block-size=1024", "block-size"},
+        {"/dev/null,serial=0123456789abcdefghijk", "serial"},
+    };
+    struct test_env e;
+
+    (void)s;
+    test_env_init(&e, MiB(4));
+    for (size_t i = 0; i < array_len(rows); i++) {
+        struct device *dev;
+        struct err err;
+
+        assert_int_equal(device_create(device_class_find("virtio-blk"), "disk0", rows[i].options, &dev, &err), 0);
+        assert_true(device_init(dev, &e.env, e.env.loop, &err) < 0);
+        assert_non_null(strstr(err.msg, rows[i].word));
+        device_destroy(dev);
+    }
+    test_env_fini(&e);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_written_reads_back),
+        cmocka_unit_test(every_queue_works),
+        cmocka_unit_test(requests_beyond_the_disk_or_half_a_sector_fail),
+        cmocka_unit_test(a_read_only_disk_stays_as_it_is),
+        cmocka_unit_test(ranges_become_zeroes),
+        cmocka_unit_test(discard_can_be_forbidden),
+        cmocka_unit_test(the_serial_number_is_told),
+        cmocka_unit_test(unknown_commands_are_unsupported),
+        cmocka_unit_test(limits_and_shape_are_in_the_configuration),
+        cmocka_unit_test(the_cache_mode_is_the_drivers_choice_and_kept),
+        cmocka_unit_test(a_header_in_pieces_is_one_header),
+        cmocka_unit_test(bad_options_are_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
