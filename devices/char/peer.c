@@ -1,5 +1,7 @@
 #include "devices/char/peer.h"
 
+#include <sys/ioctl.h>
+
 #include "vmm/base/cleanup.h"
 
 static void disconnect(struct peer *p)
@@ -14,13 +16,15 @@ static void disconnect(struct peer *p)
     chardev_tell(p->c, CHARDEV_CONNECTED);
 }
 
-/* The client takes no more.  Its input, if anybody reads it, ends the connection. */
+/* The client takes no more.  If it has left input that somebody will read, the end of that ends the connection. */
 static void hang_up(struct peer *p)
 {
+    int unread = 0;
+
     p->hung_up = true;
     watch_set(&p->watch, 0);
     chardev_tell(p->c, CHARDEV_READABLE | CHARDEV_WRITABLE);
-    if (p->ended || !p->c->user || !p->c->user->readable)
+    if (ioctl(p->fd, FIONREAD, &unread) || !unread || !p->c->user || !p->c->user->readable)
         disconnect(p);
 }
 
