@@ -96,16 +96,16 @@ static void update(struct uart *u)
 static void rx_pull(struct uart *u)
 {
     bool listens = u->s.ier & UART_IER_RDI || u->s.polls == POLLS;
-    unsigned room = u->s.rx_len < rx_depth(u) ? rx_depth(u) - u->s.rx_len : 0;
-    ssize_t n;
 
-    if (!u->running || !u->rx_ready || !listens || !room || u->s.mcr & UART_MCR_LOOP)
+    if (!u->running || !listens || u->s.mcr & UART_MCR_LOOP)
         return;
-    n = chardev_read(u->chardev, u->s.rx + u->s.rx_len, room);
-    assert(n <= (ssize_t)room);
-    u->rx_ready = n == (ssize_t)room;
-    if (n > 0)
-        u->s.rx_len += n;
+    while (u->rx_ready && u->s.rx_len < rx_depth(u)) {
+        ssize_t n = chardev_read(u->chardev, u->s.rx + u->s.rx_len, rx_depth(u) - u->s.rx_len);
+
+        u->rx_ready = n > 0; /* else readable() follows */
+        if (n > 0)
+            u->s.rx_len += n;
+    }
 }
 
 static void readable(struct chardev_user *user)
