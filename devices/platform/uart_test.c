@@ -374,7 +374,7 @@ static void accesses_of_every_place_and_width_are_safe(void **state)
     for (unsigned pass = 0; pass < 256; pass++) {
         for (unsigned off = 0; off < 8; off++) {
             for (unsigned i = 0; i < array_len(sizes); i++) {
-                test_env_write(&b->t, b->t.env.pio, BASE + off, pass * 0x9e3779b97f4a7c15, sizes[i]);
+                test_env_write(&b->t, b->t.env.pio, BASE + off, pass * 0x9e3779b97f4a7c15ull, sizes[i]);
                 test_env_read(&b->t, b->t.env.pio, BASE + off, sizes[i]);
             }
         }

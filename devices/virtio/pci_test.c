@@ -351,7 +351,7 @@ static void accesses_of_every_place_and_width_are_safe(void **state)
     for (unsigned i = 0; i < array_len(sizes); i++) {
         for (unsigned off = 0; off <= 0x4000; off++) {
             reg(d, off, sizes[i]);
-            set_reg(d, off, off * 0x9e3779b97f4a7c15, sizes[i]);
+            set_reg(d, off, off * 0x9e3779b97f4a7c15ull, sizes[i]);
         }
     }
     vdriver_start(d, 0);
