@@ -49,37 +49,53 @@ static int set_option(struct parser *p, const struct opt *o, const char *value, 
     return opts_set(p->opts, p->obj, o->name, value, err);
 }
 
-static int unknown_option(const struct parser *p, const char *name, struct err *err)
+/* The option that "--NAME" or, for a switch, "--no-NAME" may have been meant to be. */
+static const char *nearest_option(const struct parser *p, const char *name, bool negated)
 {
     const char *words[WORDS_MAX + 2];
-    const char *near;
     size_t n = 0;
 
     for (const struct opt *o = p->opts; o->name; o++)
-        words[n++] = o->name;
-    words[n++] = "help";
+        if (!negated || o->kind == OPT_BOOL)
+            words[n++] = o->name;
+    if (!negated)
+        words[n++] = "help";
     words[n] = NULL;
-    near = nearest_word(name, words);
+    return nearest_word(name, words);
+}
+
+static int unknown_option(const struct parser *p, const char *name, bool negated, struct err *err)
+{
+    const char *no = negated ? "no-" : "", *near = nearest_option(p, name, negated);
+
     if (near)
-        return err_set(err, EINVAL, "unknown option \"--%s\"; did you mean \"--%s\"?", name, near);
-    return err_set(err, EINVAL, "unknown option \"--%s\"; \"bothy %s --help\" lists them", name, p->verb->name);
+        return err_set(err, EINVAL, "unknown option \"--%s%s\"; did you mean \"--%s%s\"?", no, name, no, near);
+    return err_set(err, EINVAL, "unknown option \"--%s%s\"; \"bothy %s --help\" lists them", no, name, p->verb->name);
 }
 
 static int parse_long(struct parser *p, const char *word, struct err *err)
 {
-    const char *eq = strchrnul(word, '=');
-    cleanup_free char *name = strndup(word, (size_t)(eq - word));
+    const char *eq = strchrnul(word, '='), *value = *eq ? eq + 1 : NULL;
+    cleanup_free char *full = strndup(word, (size_t)(eq - word));
+    const char *name = full;
     const struct opt *o;
+    bool negated;
 
-    if (!name)
+    if (!full)
         abort();
     o = opts_find(p->opts, name);
     if (o)
-        return set_option(p, o, *eq ? eq + 1 : NULL, err);
-    if (strcmp(name, "help"))
-        return unknown_option(p, name, err);
-    if (*eq)
-        return err_set(err, EINVAL, "option \"--help\" takes no value");
+        return set_option(p, o, value, err);
+    negated = !strncmp(name, "no-", 3);
+    if (negated)
+        name += 3;
+    o = opts_find(p->opts, name);
+    if (!negated ? strcmp(name, "help") != 0 : !o || o->kind != OPT_BOOL)
+        return unknown_option(p, name, negated, err);
+    if (value)
+        return err_set(err, EINVAL, "option \"--%s\" takes no value", full);
+    if (negated)
+        return set_option(p, o, "off", err);
     p->help = true;
     return 0;
 }

@@ -3,8 +3,9 @@
  * verbs.c.  Its options are an option table (vmm/base/opt.h) over a struct of its own; parsing, messages, help, the
  * manual and shell completion all come from that table.
  *
- * Long options are `--name VALUE` or `--name=VALUE`, short ones `-nVALUE` or `-n VALUE`; switches (OPT_BOOL) take a
- * value only after `=` and can be bundled (`-xy`).  Options and arguments mix; `--` ends the options.
+ * Long options are `--name VALUE` or `--name=VALUE`, short ones `-nVALUE` or `-n VALUE`.  Switches (OPT_BOOL) are
+ * `--name`, `--no-name` or `--name=off`; their letters can be bundled (`-xy`).  Options and arguments mix; `--` ends
+ * the options.
  */
 #pragma once
 #include <stdio.h>
@@ -57,6 +58,8 @@ struct cli_exit_text {
 };
 extern const struct cli_exit_text cli_exit_texts[];
 
+/* "--", or "--[no-]" for a switch that is on by default. */
+const char *cli_opt_dashes(const struct opt *o);
 /* What help calls an option's value ("FILE", "text|man"), maybe in `buf`; NULL for a switch. */
 enum { CLI_ARG_MAX = 96 };
 const char *cli_arg_name(const struct opt *o, char *buf, size_t n);

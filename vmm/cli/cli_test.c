@@ -6,7 +6,7 @@ struct toy {
     char *kernel;
     uint64_t memory;
     uint32_t cpus, board;
-    bool quiet, keep;
+    bool quiet, keep, reboot;
     struct opt_list disks;
 };
 
@@ -19,6 +19,7 @@ static const struct opt toy_opts[] = {
     O_ENUM(struct toy, board, "machine", "pci", boards, "board"),
     O_BOOL(struct toy, quiet, "quiet", "off", "say less", .letter = 'q'),
     O_BOOL(struct toy, keep, "keep-going", "off", "do not stop", .letter = 'K'),
+    O_BOOL(struct toy, reboot, "reboot", "on", "start anew"),
     O_LIST(struct toy, disks, "disk", "disk", .letter = 'd', .arg = "FILE"),
     O_END,
 };
@@ -146,6 +147,20 @@ static void switches_take_a_value_only_after_an_equals_sign(void **s)
     opts_clear(toy_opts, &x.t);
 }
 
+static void switches_are_turned_off_by_no(void **s)
+{
+    struct line x = {0};
+
+    (void)s;
+    assert_int_equal(PARSE(&x, "-q"), 0);
+    assert_true(x.t.reboot);
+    opts_clear(toy_opts, &x.t);
+    assert_int_equal(PARSE(&x, "--no-reboot", "--no-quiet"), 0);
+    assert_false(x.t.reboot);
+    assert_false(x.t.quiet);
+    opts_clear(toy_opts, &x.t);
+}
+
 static void a_second_pass_goes_over_what_a_file_set(void **s)
 {
     struct line x = {0};
@@ -179,6 +194,10 @@ static void every_mistake_is_one_line_with_the_remedy(void **s)
         {{"-qm"}, "option \"--memory\" needs a value"},
         {{"-c1", "--cpus=2"}, "option \"--cpus\" is given twice"},
         {{"-qq"}, "option \"--quiet\" is given twice"},
+        {{"--no-reboto"}, "unknown option \"--no-reboto\"; did you mean \"--no-reboot\"?"},
+        {{"--no-memory"}, "unknown option \"--no-memory\"; \"bothy toy --help\" lists them"},
+        {{"--no-quiet=on"}, "option \"--no-quiet\" takes no value"},
+        {{"--no-quiet", "-q"}, "option \"--quiet\" is given twice"},
         {{"--help=yes"}, "option \"--help\" takes no value"},
         {{"a", "b", "c"}, "unexpected argument \"c\""},
         {{"--="}, "unknown option \"--\"; \"bothy toy --help\" lists them"},
@@ -286,6 +305,7 @@ static void help_shows_every_row_within_80_columns(void **s)
         "\n  -m, --memory SIZE           RAM (default: 256M)\n",
         "\n      --machine pci|mmio      board (default: pci)\n",
         "\n  -q, --quiet                 say less\n",
+        "\n      --[no-]reboot           start anew (default: on)\n",
         "\n  -d, --disk FILE             disk; may be repeated\n",
         "\n  -h, --help                  this text\n",
     };
@@ -328,6 +348,7 @@ int main(void)
         cmocka_unit_test(arguments_mix_with_options_until_two_dashes),
         cmocka_unit_test(values_may_look_like_options_or_be_empty),
         cmocka_unit_test(switches_take_a_value_only_after_an_equals_sign),
+        cmocka_unit_test(switches_are_turned_off_by_no),
         cmocka_unit_test(a_second_pass_goes_over_what_a_file_set),
         cmocka_unit_test(every_mistake_is_one_line_with_the_remedy),
         cmocka_unit_test(a_value_is_checked_by_its_row),

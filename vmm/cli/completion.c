@@ -2,6 +2,7 @@
  * Completion for bash: verbs, options, the words that an option knows, files elsewhere.  Bash splits words at '=' and
  * ':', so `--option=VALUE` arrives as three words and the path in `file:PATH` stands alone.
  */
+#include "devices/core/device.h"
 #include "vmm/cli/cli.h"
 
 static const char head[] = "# bash completion for bothy; made by bothy help --as bash\n"
@@ -53,6 +54,13 @@ static void print_verbs(FILE *f)
         fprintf(f, "%s ", (*v)->name);
 }
 
+static void print_devices(FILE *f)
+{
+    for (const struct device_class *const *cls = device_classes; *cls; cls++)
+        if (!(*cls)->internal)
+            fprintf(f, "%s ", (*cls)->name);
+}
+
 static void print_value(FILE *f, const struct opt *o)
 {
     char buf[CLI_ARG_MAX];
@@ -65,6 +73,8 @@ static void print_value(FILE *f, const struct opt *o)
     fputs("words='", f);
     if (arg && strchr(arg, '|'))
         print_alternatives(f, arg);
+    if (arg && !strncmp(arg, "DEVICE", 6))
+        print_devices(f);
     fprintf(f, "' files=%s;;\n", path_flag(arg));
 }
 
@@ -72,7 +82,7 @@ static void print_verb(FILE *f, const struct cli_verb *v)
 {
     fprintf(f, "    %s)\n        options='", v->name);
     for (const struct opt *o = v->opts; o && o->name; o++)
-        fprintf(f, "--%s ", o->name);
+        fprintf(f, "--%s%s ", strlen(cli_opt_dashes(o)) > 2 ? "no-" : "", o->name);
     fputs("--help'\n        words='", f);
     if (v->args && strstr(v->args, "VERB"))
         print_verbs(f);

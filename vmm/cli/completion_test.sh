@@ -20,6 +20,14 @@ expect "man" bothy help --as m
 expect "man" bothy help --as = m
 expect "text man bash" bothy help --as =
 expect "" bothy no-such-verb x
+expect "--no-kaslr --no-kernel-cache" bothy run --no-k
+expect "stdio" bothy run --serial st
+expect "file:" bothy run --console fi
+expect "$1" bothy run --console file : "${1%h}"
+expect "$1" bothy run -k "${1%h}"
+expect "$1" bothy run --kernel = "${1%h}"
+expect "virtio-blk" bothy run --device virtio-bl
+expect "" bothy run --memory 1
 
 type groff >/dev/null 2>&1 || { echo "no groff: manual not checked"; exit 0; }
 said=$(groff -man -Tutf8 -wall -z "$2" 2>&1)

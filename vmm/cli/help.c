@@ -31,6 +31,11 @@ const char *cli_arg_name(const struct opt *o, char *buf, size_t n)
     return buf;
 }
 
+const char *cli_opt_dashes(const struct opt *o)
+{
+    return o->kind == OPT_BOOL && o->dflt && !strcmp(o->dflt, "on") ? "--[no-]" : "--";
+}
+
 /* Words from column `col` on, lines of COLUMNS, later ones from column `indent`. */
 static unsigned print_wrapped(FILE *f, const char *text, size_t n, unsigned col, unsigned indent)
 {
@@ -93,8 +98,8 @@ static void print_opt(FILE *f, const struct opt *o)
 
     if (o->letter)
         snprintf(letter, sizeof(letter), "-%c, ", o->letter);
-    snprintf(left, sizeof(left), "%s--%s%s%s", letter, o->name, arg ? " " : "", arg ? arg : "");
-    if (o->dflt && o->kind != OPT_BOOL)
+    snprintf(left, sizeof(left), "%s%s%s%s%s", letter, cli_opt_dashes(o), o->name, arg ? " " : "", arg ? arg : "");
+    if (o->dflt && strcmp(o->dflt, "off"))
         snprintf(right, sizeof(right), "%s (default: %s)", o->help, o->dflt);
     else
         snprintf(right, sizeof(right), "%s%s", o->help, note);

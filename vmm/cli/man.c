@@ -3,6 +3,8 @@
 
 #include <ctype.h>
 
+#include "devices/core/device.h"
+
 /* Text such that roff prints it as it is. */
 static void roff(FILE *f, const char *text, size_t n)
 {
@@ -39,6 +41,19 @@ static void man_paragraphs(FILE *f, const char *text)
     }
 }
 
+/* What a row says of itself: "(default: 1G)." and the like follow the help. */
+static void man_help(FILE *f, const struct opt *o)
+{
+    fputc('\n', f);
+    roff_str(f, o->help);
+    if (o->dflt && strcmp(o->dflt, "off")) {
+        fputs(" (default: ", f);
+        roff_str(f, o->dflt);
+        fputc(')', f);
+    }
+    fputs(o->kind == OPT_LIST ? "; may be repeated.\n" : ".\n", f);
+}
+
 static void man_opt(FILE *f, const struct opt *o)
 {
     char words[CLI_ARG_MAX];
@@ -47,7 +62,8 @@ static void man_opt(FILE *f, const struct opt *o)
     fputs(".TP\n", f);
     if (o->letter)
         fprintf(f, "\\fB\\-%c\\fR, ", o->letter);
-    fputs("\\fB\\-\\-", f);
+    fputs("\\fB", f);
+    roff_str(f, cli_opt_dashes(o));
     roff_str(f, o->name);
     fputs("\\fR", f);
     if (arg) {
@@ -55,14 +71,28 @@ static void man_opt(FILE *f, const struct opt *o)
         roff_str(f, arg);
         fputs("\\fR", f);
     }
-    fputc('\n', f);
-    roff_str(f, o->help);
-    if (o->dflt && o->kind != OPT_BOOL) {
-        fputs("\n(default: ", f);
-        roff_str(f, o->dflt);
-        fputc(')', f);
+    man_help(f, o);
+}
+
+/* The options of a device, which are written KEY=VALUE. */
+static void man_device(FILE *f, const struct device_class *cls)
+{
+    char words[CLI_ARG_MAX];
+
+    fprintf(f, ".SS %s\n", cls->name);
+    fputc(toupper((unsigned char)cls->summary[0]), f);
+    roff_str(f, cls->summary + 1);
+    fputs(".\n", f);
+    for (const struct opt *o = cls->opts; o && o->name; o++) {
+        const char *arg = cli_arg_name(o, words, sizeof(words));
+
+        fputs(".TP\n\\fB", f);
+        roff_str(f, o->name);
+        fputs("\\fR=\\fI", f);
+        roff_str(f, arg ? arg : "on|off");
+        fputs("\\fR", f);
+        man_help(f, o);
     }
-    fputs(o->kind == OPT_LIST ? "; may be repeated.\n" : ".\n", f);
 }
 
 void cli_print_man_verb(FILE *f, const struct cli_verb *v)
@@ -85,11 +115,16 @@ void cli_print_man(FILE *f)
           ".SH SYNOPSIS\n.B bothy\n\\fIVERB\\fR [\\fIOPTION\\fR]... [\\fIARGUMENT\\fR]...\n.br\n"
           ".B bothy\n\\fIVERB\\fR \\fB\\-\\-help\\fR\n.br\n.B bothy \\-\\-version\n"
           ".SH DESCRIPTION\nbothy runs virtual machines on /dev/kvm.  What it does is chosen by a verb.\n"
-          "A long option's value is its next word or follows an equals sign; a word\n\\fB\\-\\-\\fR ends the options.\n"
+          "A long option's value is its next word or follows an equals sign.  A switch is turned\noff with "
+          "\\fB\\-\\-no\\-\\fR before its name.  A word \\fB\\-\\-\\fR ends the options.\n"
           ".SH VERBS\n",
           f);
     for (const struct cli_verb *const *v = cli_verbs; *v; v++)
         cli_print_man_verb(f, *v);
+    fputs(".SH DEVICES\nThe keys that a device takes after its class.  A comma within a value is doubled.\n", f);
+    for (const struct device_class *const *cls = device_classes; *cls; cls++)
+        if (!(*cls)->internal)
+            man_device(f, *cls);
     fputs(".SH EXIT STATUS\n", f);
     for (const struct cli_exit_text *e = cli_exit_texts; e->code; e++) {
         fprintf(f, ".TP\n.B %s\n", e->code);

@@ -5,7 +5,7 @@
 #pragma once
 #include <stdio.h>
 
-#include "devices/core/device.h"
+#include "devices/char/chardev.h"
 
 enum board { BOARD_PCI, BOARD_MMIO, BOARD_ANY };
 
@@ -43,11 +43,12 @@ extern const char *const config_board_words[];
         O_LIST(T, M append, "append", "words for the kernel's command line", .letter = 'a', .arg = "WORDS"),         \
         O_U32(T, M cpus, "cpus", "1", 1, CONFIG_CPUS_MAX, "number of CPUs", .letter = 'c'),                          \
         O_SIZE(T, M memory, "memory", "512M", KiB(512), 0, "guest RAM", .letter = 'm'),                              \
-        O_LIST(T, M disks, "disk", "a disk: PATH[,ro][,KEY=VALUE...]", .letter = 'd', .arg = "DISK"),                \
-        O_LIST(T, M serials, "serial", "a serial port: stdio, null, file:PATH, pty, unix:PATH", .arg = "TO"),        \
-        O_LIST(T, M consoles, "console", "a virtio console, as --serial", .arg = "TO"),                              \
-        O_STR(T, M debugcon, "debugcon", NULL, "the debug port 0xe9, as --serial", .arg = "TO"),                     \
-        O_LIST(T, M extra, "device", "any other device: CLASS[,KEY=VALUE]; help lists them", .arg = "DEVICE"),       \
+        O_LIST(T, M disks, "disk", "a disk; --device help lists the keys of virtio-blk", .letter = 'd',              \
+               .arg = "FILE[,KEY=VALUE]..."),                                                                        \
+        O_LIST(T, M serials, "serial", "a serial port", .arg = CHARDEV_ARG),                                         \
+        O_LIST(T, M consoles, "console", "a virtio console", .arg = CHARDEV_ARG),                                    \
+        O_STR(T, M debugcon, "debugcon", NULL, "the debug port 0xe9", .arg = CHARDEV_ARG),                           \
+        O_LIST(T, M extra, "device", "any other device; help lists them", .arg = "DEVICE[,KEY=VALUE]..."),           \
         O_ENUM(T, M board, "machine", "pci", config_board_words, "pci: PCI Express; mmio: virtio-mmio only"),        \
         O_STR(T, M cpu, "cpu", "host", "CPU model: host, then ,-feature and ,+feature", .arg = "MODEL"),             \
         O_U32(T, M sockets, "sockets", "0", 0, CONFIG_CPUS_MAX, "CPU packages; 0: as the others leave"),             \
