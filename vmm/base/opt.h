@@ -83,7 +83,8 @@ void opts_default(const struct opt *opts, void *obj);
 int opts_set(const struct opt *opts, void *obj, const char *name, const char *value, struct err *err) must_check;
 /*
  * "key=value,key=value,flag" on top of what is set; ",," is a literal comma.  `first`, when not NULL, names the option
- * that a leading word without '=' sets (the path of a disk).  Ends with the check that all required ones are there.
+ * that a leading word without '=' sets (the path of a disk).  Required options must be in the text, and none but lists
+ * may be there twice.
  */
 int opts_parse(const struct opt *opts, void *obj, const char *first, const char *text, struct err *err) must_check;
 /* The value as text that opts_set() takes back, in `buf`; NULL for a string that is not set, and for lists. */
@@ -96,5 +97,5 @@ void opts_clear(const struct opt *opts, void *obj);
 const struct opt *opts_find(const struct opt *opts, const char *name);
 /* Among NULL-terminated `words` the one that `text` probably meant, or NULL when none is near. */
 const char *nearest_word(const char *text, const char *const *words);
-/* "512", "64K", "1.5G" in bytes; -EINVAL for what is no size, -ERANGE beyond 2^64. */
+/* "512", "64K", "1.5G" in bytes; -EINVAL for what is no size or no whole number of bytes, -ERANGE beyond 2^64. */
 int parse_size(const char *text, uint64_t *ret) must_check;

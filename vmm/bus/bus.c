@@ -271,11 +271,3 @@ void bus_access(struct bus *b, uint64_t addr, void *data, unsigned size, bool wr
         size -= n;
     }
 }
-
-void bus_each(struct bus *b, void (*fn)(const struct region *r, void *far), void *far)
-{
-    pthread_mutex_lock(&b->lock);
-    for (unsigned i = 0; i < b->n; i++)
-        fn(b->slots[i].region, far);
-    pthread_mutex_unlock(&b->lock);
-}

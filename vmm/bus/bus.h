@@ -41,8 +41,6 @@ void bus_unmap(struct region *r);
 
 /* `size` is 1 to 8, any alignment.  `data` is little endian, as the guest sees it.  No lane held. */
 void bus_access(struct bus *b, uint64_t addr, void *data, unsigned size, bool write);
-/* Calls fn for each region in address order (doctor, tests, `--dry-run`). */
-void bus_each(struct bus *b, void (*fn)(const struct region *r, void *far), void *far);
 
 /* A write that need not stop a vCPU: `fd` is signalled instead of the region's write().  Length 0 matches any width. */
 struct doorbell {

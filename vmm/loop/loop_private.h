@@ -55,7 +55,7 @@ int loop_start_thread(const char *name, void *(*run)(void *), void *arg, pthread
 /* l->lock is held: whoever waits for something looks again. */
 void loop_tell(struct loop *l);
 
-/* What is posted in the lane, which is held; NULL: nothing.  l->lock is held, and released in loop_finish(). */
+/* What is posted in the lane, which is held; NULL: nothing.  Then its done().  l->lock is held, but not in done(). */
 struct work *loop_take_posted(struct loop *l, struct lane *lane);
 void loop_finish(struct loop *l, struct work *w);
 

@@ -86,8 +86,8 @@ static inline struct iovec gspan_iov(struct gspan s)
 
 /*
  * Puts [off, off + n) of a file at `gpa`, copy-on-write: pages that the guest does not write stay shared with the
- * file's page cache.  All 4 KiB aligned.  Only for anonymous RAM (-EOPNOTSUPP else: the caller copies).  Machine
- * stopped.
+ * file's page cache.  All 4 KiB aligned.  Only for anonymous RAM (-EOPNOTSUPP else: the caller copies).  The file must
+ * not shrink as long as the guest lives.  Machine stopped.
  */
 int gmem_map_file(struct gmem *m, gpa_t gpa, int fd, uint64_t off, uint64_t n, struct err *err) must_check;
 /* Gives the pages that lie whole within the range back to the host; they read as zeroes after (balloon, free-page
