@@ -27,10 +27,10 @@ static void serve(void)
 int main(void)
 {
     irq_handler(VECTOR_FIRST, serve);
-    rtc_write(REG_A, 0x26); /* 1024 Hz */
-    rtc_write(REG_B, 0x02 | PERIODIC);
-    rtc_read(REG_C);
     ioapic_route(PIN, VECTOR_FIRST, IOAPIC_EDGE);
+    rtc_write(REG_A, 0x26); /* 1024 Hz */
+    rtc_read(REG_C);
+    rtc_write(REG_B, 0x02 | PERIODIC); /* from here on the ports are the handler's */
     irq_wait(VECTOR_FIRST, 5);
     CHECK(why & PERIODIC);
     return EXIT_PASSED;
