@@ -66,13 +66,15 @@ static uint64_t timer_ticks(struct pm *p)
     return clock_ticks(p) - p->origin;
 }
 
-/* The interrupt, and when to look again. */
+/* The interrupt, and when to look again: when the period after s.half begins, be that in the past by now. */
 static void drive(struct pm *p)
 {
     irq_set(p->sci, p->s.sts & p->s.en);
     if (p->s.en & ~p->s.sts & STS_TIMER) {
-        uint64_t left = (1ull << 31) - (timer_ticks(p) & INT32_MAX);
+        uint64_t now = timer_ticks(p), left = 0;
 
+        if ((uint32_t)(now >> 31) == p->s.half)
+            left = (1ull << 31) - (now & INT32_MAX);
         timer_arm(&p->overflow, loop_now(p->dev.lane.loop, CLK_GUEST) + left * NS_PER_SEC / PM_TIMER_HZ + 1);
     } else {
         timer_disarm(&p->overflow);

@@ -161,7 +161,7 @@ static void accesses_of_every_place_and_width_are_safe(void **state)
         }
     }
     assert_int_equal(get(b, PM_EVENT, 8) >> 16, 0x1c030521); /* what can be enabled, and kept */
-    assert_int_equal(b->t.requests[REQ_RESET], 0); /* 0xff is not the value */
+    assert_int_equal(b->t.requests[REQ_RESET], 0);           /* 0xff is not the value */
 }
 
 int main(void)
