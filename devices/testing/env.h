@@ -38,7 +38,8 @@ void test_env_ends(const char *what, const struct err *err) __attribute__((noret
 /* A device of that class, made, initialised on env.loop, reset and settled.  Failures end the process. */
 struct device *test_env_device(struct test_env *t, const char *cls, const char *id, const char *options);
 
-/* Options with which a class can be made in a test, in `buf`: most need none, disks need an image (its descriptor). */
+/* Options with which a class can be made in a test and does all that it can, in `buf`.  Disks need an image (its
+ * descriptor). */
 const char *test_env_options(const struct device_class *cls, int image, char *buf, size_t n);
 
 /* As a guest's CPU does it; a write that meets a doorbell signals it and does not reach the bus. */
