@@ -189,19 +189,6 @@ static void add_isa(struct blob *b, const char *name, const char *id, unsigned u
     aml_close(b, dev);
 }
 
-static void add_i8042(struct blob *b)
-{
-    struct blob crs = {0};
-    size_t dev = aml_device(b, "KBD");
-
-    aml_name_eisa_id(b, "_HID", "PNP0303");
-    res_io(&crs, 0x60, 1);
-    res_io(&crs, 0x64, 1);
-    res_irq(&crs, 1);
-    aml_name_resources(b, "_CRS", &crs);
-    aml_close(b, dev);
-}
-
 static void add_pvpanic(struct blob *b, uint16_t port)
 {
     struct blob crs = {0};
@@ -254,8 +241,6 @@ static size_t build_dsdt(struct blob *b, const struct board_desc *d)
     }
     if (d->rtc)
         add_isa(b, "RTC", "PNP0B00", 0, 0x70, 2, 8);
-    if (d->i8042)
-        add_i8042(b);
     if (d->pvpanic_port)
         add_pvpanic(b, d->pvpanic_port);
     add_virtio_mmio(b, d);
@@ -304,12 +289,11 @@ static size_t build_fadt(struct blob *b, const struct board_desc *d, uint64_t fa
     };
     enum { /* IA-PC boot architecture flags, table 5-35 */
            LEGACY_DEVICES = 1 << 0,
-           HAS_8042 = 1 << 1,
            NO_VGA = 1 << 2,
            NO_ASPM = 1 << 4,
            NO_CMOS_RTC = 1 << 5,
     };
-    enum { NO_C_STATE = 0xfff };
+    enum { NO_C_STATE = 0xfff, RTC_CENTURY = 0x32 };
     size_t at = sdt_begin(b, "FACP", 6);
     uint32_t flags = WBINVD | PROC_C1 | NO_SLEEP_BUTTON | NO_FIXED_RTC;
     uint16_t boot = NO_VGA | NO_ASPM;
@@ -342,11 +326,11 @@ static size_t build_fadt(struct blob *b, const struct board_desc *d, uint64_t fa
         gas_io(t + 116, d->reset_port, 8, ACCESS_BYTE);
         t[128] = d->reset_value;
     }
-    if (d->nuarts || d->i8042)
+    if (d->nuarts)
         boot |= LEGACY_DEVICES;
-    if (d->i8042)
-        boot |= HAS_8042;
-    if (!d->rtc)
+    if (d->rtc)
+        t[108] = RTC_CENTURY;
+    else
         boot |= NO_CMOS_RTC;
     put_le16(t + 109, boot);
     put_le32(t + 112, flags);
@@ -365,7 +349,7 @@ static size_t build_madt(struct blob *b, const struct board_desc *d)
     bool wide = false;
 
     blob_u32(b, d->lapic);
-    blob_u32(b, PCAT_COMPAT);
+    blob_u32(b, d->pit ? PCAT_COMPAT : 0);
     for (unsigned i = 0; i < d->cpus; i++) {
         uint32_t id = d->apic_ids[i];
 

@@ -24,7 +24,6 @@ static struct board_desc pci_board(void)
         .uart = {{0x3f8, 4}, {0x2f8, 3}},
         .nuarts = 2,
         .rtc = true,
-        .i8042 = true,
         .pm_base = 0x600,
         .sci = 9,
         .s5_type = 5,
@@ -136,12 +135,14 @@ static void what_is_absent_is_denied(void **s)
     struct board_desc d = pci_board();
     struct blob b = acpi_build(&d, BASE);
 
-    assert_int_equal(get_le16(find_table(&b, "FACP") + 109), 1 << 0 | 1 << 1 | 1 << 2 | 1 << 4);
+    assert_int_equal(find_table(&b, "FACP")[108], 0x32);
+    assert_int_equal(get_le16(find_table(&b, "FACP") + 109), 1 << 0 | 1 << 2 | 1 << 4);
     blob_fini(&b);
 
-    d.rtc = d.i8042 = false;
+    d.rtc = false;
     d.nuarts = 0;
     b = acpi_build(&d, BASE);
+    assert_int_equal(find_table(&b, "FACP")[108], 0);
     assert_int_equal(get_le16(find_table(&b, "FACP") + 109), 1 << 2 | 1 << 4 | 1 << 5);
     blob_fini(&b);
 }
@@ -184,6 +185,14 @@ static void sci_and_pit_have_overrides(void **s)
 
     assert_non_null(memmem(madt, get_le32(madt + 4), pit, sizeof(pit)));
     assert_non_null(memmem(madt, get_le32(madt + 4), sci, sizeof(sci)));
+    assert_int_equal(get_le32(madt + 40), 1); /* dual 8259 */
+    blob_fini(&b);
+
+    d.pit = false;
+    b = acpi_build(&d, BASE);
+    madt = find_table(&b, "APIC");
+    assert_null(memmem(madt, get_le32(madt + 4), pit, sizeof(pit)));
+    assert_int_equal(get_le32(madt + 40), 0);
     blob_fini(&b);
 }
 

@@ -227,7 +227,7 @@ void res_gsi(struct blob *r, uint32_t gsi)
 {
     blob_u8(r, 0x89); /* extended interrupt descriptor [6.4.3.6] */
     blob_u16(r, 6);
-    blob_u8(r, 1); /* consumer, level, active high, exclusive */
+    blob_u8(r, 9); /* consumer, level, active high, shared */
     blob_u8(r, 1);
     blob_u32(r, gsi);
 }

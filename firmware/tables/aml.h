@@ -49,7 +49,7 @@ void aml_close(struct blob *b, size_t block);
 /* Resource descriptors, for aml_name_resources(). */
 void res_io(struct blob *r, uint16_t base, uint8_t len);
 void res_irq(struct blob *r, unsigned irq); /* ISA: edge, active high */
-void res_gsi(struct blob *r, uint32_t gsi); /* level, active high */
+void res_gsi(struct blob *r, uint32_t gsi); /* level, active high, shared */
 void res_memory(struct blob *r, uint64_t base, uint64_t len);
 /* What a host bridge passes on to its bus.  `len` is not 0. */
 enum res_window { RES_WINDOW_MEMORY, RES_WINDOW_IO, RES_WINDOW_BUS };

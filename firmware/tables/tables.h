@@ -29,8 +29,7 @@ struct board_desc {             /* what there is and where; zero or false: it is
         uint8_t irq;
     } uart[BOARD_UARTS_MAX];
     unsigned nuarts;
-    bool rtc;            /* at 0x70, interrupt 8 */
-    bool i8042;          /* with a keyboard that answers; one that only resets must not be declared: Linux probes it */
+    bool rtc;            /* at 0x70 with its century at 0x32, interrupt 8 */
     uint16_t pm_base;    /* PM1a event block +0, control +4, 24-bit timer +8; 0: hardware-reduced ACPI */
     uint8_t sci;         /* GSI below 16: level-triggered, active high */
     uint8_t s5_type;     /* SLP_TYP of power-off in PM1a control */
@@ -38,7 +37,7 @@ struct board_desc {             /* what there is and where; zero or false: it is
     uint8_t reset_value;
     uint16_t pvpanic_port;
     uint32_t ioapic, lapic; /* physical addresses; the I/O APIC serves GSIs from 0 */
-    bool pit;               /* there is one, wired to GSI 2 */
+    bool pit;               /* i8254 wired to GSI 2, and the i8259 pair */
 };
 
 /*
