@@ -7,7 +7,9 @@
 #include "vmm/base/cleanup.h"
 
 /* Runs of zero pages shorter than this stay in an extent: each extent costs a mapping. */
-enum { GAP_MIN = 64 << 10, RELOCS_MAX = 16 << 20 };
+enum { GAP_MIN = 64 << 10 };
+/* More than this between the segments of a kernel is not believed; it would only be searched for nothing. */
+enum { GAPS_MAX = 32 << 20 };
 
 uint32_t kernel_relocs(const struct kernel *k)
 {
@@ -138,8 +140,8 @@ int kernel_unpack(const uint8_t *vmlinux, size_t n, const struct setup_header *h
     if (reloc_table_parse(vmlinux + elf.end, n - elf.end, &table) < 0)
         return err_set(err, ENOTSUP, "relocations have an unknown form");
     measure(&elf, &k, &filled);
-    if (k.memsz > KERNEL_SPAN_MAX || k.phys % MiB(2) || k.phys > KERNEL_SPAN_MAX - k.memsz || elf.entry < k.phys ||
-        elf.entry - k.phys >= k.memsz)
+    if (k.memsz > KERNEL_SPAN_MAX || filled > n + GAPS_MAX || k.phys % MiB(2) || k.phys > KERNEL_SPAN_MAX - k.memsz ||
+        elf.entry < k.phys || elf.entry - k.phys >= k.memsz)
         return err_set(err, ENOTSUP, "segments at 0x%" PRIx64 " with 0x%" PRIx64 " bytes are no kernel's", k.phys,
                        k.memsz);
     k.hdr = *hdr;

@@ -425,6 +425,7 @@ static void multiboot_elf_gets_map_and_modules(void **state)
     assert_int_equal(info[0], 0x24d);                 /* memory, command line, modules, map, loader */
     assert_int_equal(info[1], 639);                   /* KiB below 1 MiB */
     assert_int_equal(info[2], (RAM - MiB(1)) / 1024); /* and above */
+    assert_int_equal(peek32(w, 0x413) & 0xffff, 639); /* as a BIOS would leave it */
     snprintf(line, sizeof(line), "%s quiet", w->kernel);
     assert_text(w, info[4], line);
     assert_int_equal(info[5], 2);

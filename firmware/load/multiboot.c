@@ -19,6 +19,7 @@ enum {
     MB_INFO_MMAP = 1 << 6,
     MB_INFO_LOADER = 1 << 9,
     MB_CMDLINE_MAX = 4095,
+    BDA_MEMORY_KIB = 0x413, /* in the BIOS data area */
 };
 
 struct mb_header { /* from MB_HEADER_ADDRS on, behind magic, flags, checksum */
@@ -122,6 +123,9 @@ static int put_mmap(struct load *ld, struct mb_info *info, struct err *err)
             info->mem_upper = (uint32_t)((m.base + m.length - MiB(1)) >> 10);
         rc = low_write(ld, at + i * sizeof(m), &m, sizeof(m), err);
     }
+    /* There is no BIOS, but Xen looks there for where low memory ends. */
+    if (rc == 0)
+        rc = low_write(ld, BDA_MEMORY_KIB, &(uint16_t){(uint16_t)info->mem_lower}, sizeof(uint16_t), err);
     info->mmap_length = (uint32_t)(in->ne820 * sizeof(struct mb_mmap));
     info->mmap_addr = (uint32_t)at;
     return rc;
