@@ -277,13 +277,13 @@ static void a_flood_of_requests_takes_no_more_memory_than_one(void **s)
 
 /* ---- Indirect tables. ---- */
 
-static void write_table(gpa_t at, unsigned n, uint16_t flags)
+static void write_table(gpa_t at, unsigned n, uint32_t len, uint16_t flags)
 {
     for (unsigned i = 0; i < n; i++) {
         uint8_t desc[16] = {0};
 
         put_le64(desc, at);
-        put_le32(desc + 8, 1);
+        put_le32(desc + 8, len);
         put_le16(desc + (d.packed ? 14 : 12), flags);
         put_le16(desc + (d.packed ? 12 : 14), (uint16_t)(i + 1));
         put_bytes(at + i * 16, desc, sizeof(desc));
@@ -294,34 +294,37 @@ static void abuse_tables(unsigned queue)
 {
     enum { ROOM = 2048 };
     const struct {
-        gpa_t addr;
+        gpa_t addr; /* 0: where the table is */
         uint32_t len;
-        uint16_t in_ring, in_table;
+        uint16_t in_ring;
+        uint32_t entry; /* length of each buffer in the table */
+        uint16_t in_table;
     } rows[] = {
-        {0, 0, INDIRECT, 0},
-        {0, 15, INDIRECT, 0},
-        {0, 17, INDIRECT, 0},
-        {0, 16 * (d.q[queue].size + 1), INDIRECT, NEXT},
-        {0, 16 * ROOM, INDIRECT, NEXT},
-        {0, 0xfffffff0, INDIRECT, NEXT},
-        {0, 32, INDIRECT | NEXT, NEXT},
-        {0, 32, INDIRECT, INDIRECT},
-        {ram_end - 16, 32, INDIRECT, NEXT},
-        {ram_end, 16, INDIRECT, NEXT},
-        {UINT64_MAX - 15, 32, INDIRECT, NEXT},
+        {0, 0, INDIRECT, 1, 0},
+        {0, 15, INDIRECT, 1, 0},
+        {0, 17, INDIRECT, 1, 0},
+        {0, 16 * (d.q[queue].size + 1), INDIRECT, 1, NEXT},
+        {0, 16 * ROOM, INDIRECT, 1, NEXT},
+        {0, 16 * ROOM, INDIRECT, 0, NEXT}, /* a long way to nothing */
+        {0, 0xfffffff0, INDIRECT, 1, NEXT},
+        {0, 32, INDIRECT | NEXT, 1, NEXT},
+        {0, 32, INDIRECT, 1, INDIRECT},
+        {ram_end - 16, 32, INDIRECT, 1, NEXT},
+        {ram_end, 16, INDIRECT, 1, NEXT},
+        {UINT64_MAX - 15, 32, INDIRECT, 1, NEXT},
     };
 
     for (size_t i = 0; i < array_len(rows); i++) {
         gpa_t at = vdriver_alloc(&d, ROOM * 16);
 
-        write_table(at, ROOM, rows[i].in_table);
+        write_table(at, ROOM, rows[i].entry, rows[i].in_table);
         add_one(queue, rows[i].addr ? rows[i].addr : at, rows[i].len, rows[i].in_ring);
         expect_broken(queue);
     }
     if (!d.packed) { /* links out of the table */
         gpa_t at = vdriver_alloc(&d, 64);
 
-        write_table(at, 4, NEXT);
+        write_table(at, 4, 1, NEXT);
         add_one(queue, at, 48, INDIRECT);
         expect_broken(queue);
     }
@@ -416,6 +419,8 @@ static void describe_all_of_it(unsigned queue)
                          d.packed ? 0 : (uint16_t)vdriver_slot(&d, queue, i + 1));
         vdriver_publish(&d, queue, (uint16_t)vdriver_slot(&d, queue, 0), n);
         settle(queue);
+        if ((uint64_t)n * VDRIVER_RAM > UINT32_MAX) /* no used length could tell */
+            assert_true(vdriver_broken(&d));
     }
     assert_in_range(mallinfo2().uordblks, 0, before + 4096);
     expect_well(queue);

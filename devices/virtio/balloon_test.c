@@ -176,7 +176,7 @@ static void the_statistics_buffer_is_held_and_returned(void **s)
     vdriver_kick(&d, 2);
     vdriver_run(&d);
     assert_false(vdriver_used(&d, 2, &id, &len));
-    vdriver_move(&d, "stats=1"); /* in a snapshot it is available again, so that it can be held again */
+    vdriver_move(&d, "stats=1");            /* in a snapshot it is available again, so that it can be held again */
     while (!vdriver_used(&d, 2, &id, &len)) /* until the time has come */
         loop_once(d.e.env.loop, -1);
     assert_int_equal(len, 0);

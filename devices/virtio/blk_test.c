@@ -172,6 +172,17 @@ static void ranges_become_zeroes(void **s)
     eject();
 }
 
+static void one_range_is_a_gigabyte_at_most(void **s)
+{
+    (void)s;
+    insert("", GiB(4));
+    vdriver_start(&d, all);
+    assert_int_equal(range(VIRTIO_BLK_T_DISCARD, 0, 1 << 21, 0), VIRTIO_BLK_S_OK);
+    assert_int_equal(range(VIRTIO_BLK_T_DISCARD, 0, (1 << 21) + 1, 0), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(range(VIRTIO_BLK_T_WRITE_ZEROES, 0, (1 << 21) + 1, 1), VIRTIO_BLK_S_IOERR);
+    eject();
+}
+
 static void discard_can_be_forbidden(void **s)
 {
     (void)s;
@@ -311,6 +322,7 @@ int main(void)
         cmocka_unit_test(requests_beyond_the_disk_or_half_a_sector_fail),
         cmocka_unit_test(a_read_only_disk_stays_as_it_is),
         cmocka_unit_test(ranges_become_zeroes),
+        cmocka_unit_test(one_range_is_a_gigabyte_at_most),
         cmocka_unit_test(discard_can_be_forbidden),
         cmocka_unit_test(the_serial_number_is_told),
         cmocka_unit_test(unknown_commands_are_unsupported),
