@@ -4,6 +4,16 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 ip link set lo up
 for port in 1 2 3; do stty -F /dev/ttyS$port 115200 raw -echo; done
 
+if [ -e /rig/tty ]; then
+    read -r rows columns </rig/tty
+    stty -F /dev/ttyS1 115200 sane rows $rows cols $columns
+    setsid -c /bin/sh /rig/job </dev/ttyS1 >/dev/ttyS1 2>&1
+    echo $? >/rig/code
+    stty -F /dev/ttyS1 raw # all is out when this returns
+    tar -C / -chzf - rig/code >/dev/ttyS3
+    poweroff -f
+fi
+
 # The job writes to pipes, not to the ports, so that it sees no terminal.
 mkfifo /rig/stdout /rig/stderr
 cat /rig/stdout >/dev/ttyS1 & out=$!

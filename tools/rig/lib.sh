@@ -25,7 +25,8 @@ Its output and exit code are passed on. 124: time-out, 125: the rig itself faile
   --in FILE          take this file or directory in, under its own name (may be repeated)
   --out FILE         bring this file back when the command has ended (may be repeated)
   -e NAME=VALUE      set an environment word (may be repeated)
-  -v                 show the machine's console on stderr
+  -v                 show the machine's console on stderr${rig_cpus:+
+  -t                 give the command a terminal: yours, if there is one}
 END
 }
 
@@ -53,6 +54,7 @@ rig_write_job()
         for word in "${command[@]}"; do printf ' %s' "$(rig_quote "$word")"; done
         echo
     } >"$job/files/rig/job"
+    [[ ! $tty ]] || { stty size 2>/dev/null | grep -v '^0 ' || echo 24 80; } >"$job/files/rig/tty"
     for word in "${out[@]}"; do realpath -ms "$word"; done >"$job/files/rig/out"
 }
 
@@ -79,9 +81,26 @@ rig_take_result()
     done
 }
 
+# Ends as the command did, or says why there is no knowing.
+rig_finish()
+{
+    local code log
+    rig_take_result && exit "$code"
+    mkdir -p "$cache"
+    log=$cache/$rig.log
+    sed 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\r//g' "$job/emulator" "$job/console" >"$log.$$" && mv "$log.$$" "$log"
+    case $status in
+    124 | 137)
+        echo "$rig: time-out after $rig_seconds s; the console's log is $log" >&2
+        exit 124
+        ;;
+    *) rig_fail "no result: $(grep -m1 'Kernel panic' "$log" || tail -n1 "$log"); the console's log is $log" ;;
+    esac
+}
+
 rig_main()
 {
-    local in=() out=() env=() command=() verbose='' readers emulator status log code
+    local in=() out=() env=() command=() verbose='' tty='' readers emulator status
     while (($#)); do
         case $1 in
         --timeout | --memory | --cpus | --in | --out | -e) (($# > 1)) || rig_fail "$1 wants a value" ;;&
@@ -98,6 +117,7 @@ rig_main()
             env+=("$2"); shift 2
             ;;
         -v) verbose=1; shift ;;
+        -t) [[ ${rig_cpus-} ]] || rig_fail '-t: this rig has no terminal'; tty=1; shift ;;
         -h | --help) rig_usage; exit ;;
         --) command=("${@:2}"); break ;;
         *) rig_fail "unknown option '$1' (tools/rig/$rig --help; a command comes after --)" ;;
@@ -113,8 +133,16 @@ rig_main()
     rig_write_job
     rig_prepare
 
-    mkfifo "$job/out" "$job/err"
     : >"$job/console"
+    if [[ $tty ]]; then
+        (rig_start) <&0 2>"$job/emulator" &
+        children=$!
+        status=0
+        wait $children || status=$?
+        children=
+        rig_finish
+    fi
+    mkfifo "$job/out" "$job/err"
     cat "$job/out" &
     readers=$!
     cat "$job/err" >&2 &
@@ -136,15 +164,5 @@ rig_main()
     wait $readers || true
     children=
 
-    rig_take_result && exit "$code"
-    mkdir -p "$cache"
-    log=$cache/$rig.log
-    sed 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\r//g' "$job/emulator" "$job/console" >"$log.$$" && mv "$log.$$" "$log"
-    case $status in
-    124 | 137)
-        echo "$rig: time-out after $rig_seconds s; the console's log is $log" >&2
-        exit 124
-        ;;
-    *) rig_fail "no result: $(grep -m1 'Kernel panic' "$log" || tail -n1 "$log"); the console's log is $log" ;;
-    esac
+    rig_finish
 }

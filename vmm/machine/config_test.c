@@ -59,6 +59,20 @@ static void the_terminal_is_com1_by_default(void **s)
     config_fini(&c);
 }
 
+static void a_console_on_stdio_leaves_com1_silent(void **s)
+{
+    struct config c = make();
+
+    (void)s;
+    set(&c, "console", "stdio");
+    resolve(&c);
+    assert_non_null(strstr(device(&c, "com0")->options, "chardev=null"));
+    assert_non_null(strstr(device(&c, "console0")->options, "chardev=stdio"));
+    assert_int_equal(c.append.n, 1);
+    assert_string_equal(c.append.v[0], "console=hvc0");
+    config_fini(&c);
+}
+
 static void the_users_console_word_is_left_alone(void **s)
 {
     struct config c = make();
@@ -160,6 +174,7 @@ static void resolved_json_resolves_to_itself(void **s)
     set(&c, "append", "one \"two\"");
     set(&c, "disk", "x,,y.raw,ro");
     set(&c, "device", "virtio-balloon");
+    set(&c, "console", "unix:/run/x");
     set(&c, "cpus", "4");
     resolve(&c);
     assert_int_equal(config_to_json(&c, &first, &err), 0);
@@ -210,6 +225,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_terminal_is_com1_by_default),
+        cmocka_unit_test(a_console_on_stdio_leaves_com1_silent),
         cmocka_unit_test(the_users_console_word_is_left_alone),
         cmocka_unit_test(serial_ports_take_their_addresses_in_turn),
         cmocka_unit_test(topology_is_completed_or_refused),

@@ -1,0 +1,43 @@
+# Runs in the guest as process 1, modules loaded; the kernel's word t=NAME says what to do.  Then the guest powers off.
+word() { sed -n "s/.*\\b$1=\\([^ ]*\\).*/\\1/p" /proc/cmdline; }
+kib() { sed -n "s/^$1: *\\([0-9]*\\) kB/\\1/p" /proc/meminfo; }
+
+echo 0 >/proc/sys/kernel/printk
+case $(word t) in
+boot) echo "GUEST cpus=$(nproc) mem=$(($(kib MemTotal) / 1024)) rng=$(cat /sys/class/misc/hw_random/rng_current)" ;;
+stext) echo "GUEST $(grep ' _stext$' /proc/kallsyms)" ;;
+disk)
+    mkdir /mnt
+    mount -t ext4 /dev/vda /mnt && sha256sum -c /mnt/from-host.sum && dd if=/dev/urandom of=/mnt/from-guest bs=64k count=160 2>/dev/null &&
+        sha256sum /mnt/from-guest >/mnt/from-guest.sum && rm /mnt/from-host && umount /mnt && echo "GUEST disk done"
+    ;;
+readonly) dd if=/dev/zero of=/dev/vda bs=4k count=1 2>/dev/null || echo "GUEST write refused, ro=$(cat /sys/block/vda/ro)" ;;
+echo)
+    tty=/dev/$(word tty)
+    stty -F "$tty" raw -echo
+    echo "GUEST listens" >"$tty"
+    read -r line <"$tty"
+    echo "GUEST heard $line" >"$tty"
+    ;;
+reboot)
+    count=$(dd if=/dev/vda bs=1 count=1 2>/dev/null)
+    echo "GUEST boot $count"
+    echo "$((count + 1))" | dd of=/dev/vda bs=512 count=1 conv=sync 2>/dev/null
+    sync
+    [ "$count" = 1 ] && reboot -f
+    ;;
+button)
+    echo "GUEST waits"
+    head -c 1 /dev/input/event0 >/dev/null && echo "GUEST button"
+    ;;
+balloon)
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        [ "$(kib MemTotal)" -lt 300000 ] && break
+        sleep 0.5
+    done
+    echo "GUEST mem=$(($(kib MemTotal) / 1024))"
+    ;;
+panic) echo c >/proc/sysrq-trigger ;;
+code) guest-exit 7 ;;
+wait) echo "GUEST waits"; while :; do sleep 100; done ;;
+esac

@@ -1,0 +1,196 @@
+# Linux scenarios, on a machine where /dev/kvm runs kernels: here.sh WORK BOTHY "SANITIZED…" [PATTERN…]
+set -uo pipefail
+work=$1 bothy=$2 sanitized=$3
+shift 3
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export XDG_CACHE_HOME=$scratch/cache
+out=$scratch/out
+
+why() { reason=$*; return 1; }
+
+# guest WANTED-CODE NAME OPTION…: one run of bothy; what it prints is in $out.
+kernel=$(cat "$work/kernel.cloud") initrd=$work/initrd.cloud
+guest()
+{
+    local want=$1 name=$2 code=0
+    shift 2
+    timeout -k 5 150 "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 || code=$?
+    [[ $code == "$want" ]] || why "bothy ended with $code, not $want"
+}
+says() { grep -qa "$1" "$out" || why "no \"$1\" in the output"; }
+
+# started NAME OPTION…: the same in the background, once it says "GUEST …"; sets pid.
+started()
+{
+    local name=$1
+    shift
+    : >"$out"
+    "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 &
+    pid=$!
+    for ((i = 0; i < 600; i++)); do
+        grep -qa GUEST "$out" && return
+        kill -0 $pid 2>/dev/null || break
+        sleep 0.2
+    done
+    why 'the guest does not come up'
+}
+# ended WANTED-CODE: waits for $pid.
+ended()
+{
+    local code=0
+    (sleep 60; kill -9 $pid) 2>/dev/null &
+    local watchdog=$!
+    wait $pid || code=$?
+    kill $watchdog 2>/dev/null
+    [[ $code == "$1" ]] || why "bothy ended with $code, not $1"
+}
+
+# boots CPUS MIB LEAST-MIB OPTION…
+boots()
+{
+    guest 0 boot -c "$1" -m "$2M" "${@:4}" && says "GUEST cpus=$1 " && says 'rng=virtio_rng' || return
+    local mem
+    mem=$(sed -n 's/.*GUEST.* mem=\([0-9]*\).*/\1/p' "$out")
+    ((mem >= $3 && mem <= $2)) || why "the guest sees $mem MiB"
+}
+
+scenario_boot_1_cpu_256m() { boots 1 256 180; }
+scenario_boot_4_cpus_5g() { boots 4 5120 4700; }
+scenario_boot_mmio() { boots 4 512 400 --machine mmio; }
+scenario_boot_full_kernel()
+{
+    local kernel=$(cat "$work/kernel.full") initrd=$work/initrd.full
+    boots 2 512 400
+}
+scenario_boot_full_kernel_mmio()
+{
+    local kernel=$(cat "$work/kernel.full") initrd=$work/initrd.full
+    boots 1 512 400 --machine mmio
+}
+scenario_boot_without_cache() { boots 1 256 180 --kernel-cache=off; }
+scenario_boot_pit_and_pics() { boots 1 256 180 --pit; }
+scenario_boot_vmlinux()
+{
+    local kernel=$(cat "$work/kernel.vmlinux")
+    boots 1 256 180
+}
+
+stext() { guest 0 stext "$@" && sed -n 's/.*GUEST \([0-9a-f]*\) T _stext.*/\1/p' "$out"; }
+scenario_kaslr_moves_the_kernel()
+{
+    local a b
+    a=$(stext) && b=$(stext) || return
+    [[ $a && $b && $a != "$b" ]] || why "_stext is $a, then $b"
+}
+scenario_nokaslr_leaves_it()
+{
+    local a b
+    a=$(stext -a nokaslr) && b=$(stext --kaslr=off) || return
+    [[ $a == ffffffff81000000 && $a == "$b" ]] || why "_stext is $a, then $b"
+}
+
+disk_round_trip() # OPTION…
+{
+    local image=$scratch/disk.raw mnt=$scratch/mnt
+    rm -rf "$image" "$mnt"
+    mkdir -p "$mnt/root"
+    head -c 5000000 /dev/urandom >"$mnt/root/from-host"
+    (cd "$mnt/root" && sha256sum from-host | sed 's,from-host,/mnt/from-host,' >from-host.sum)
+    mkfs.ext4 -q -d "$mnt/root" "$image" 64M || { why 'mkfs.ext4 failed'; return; }
+    guest 0 disk -d "$image" "$@" && says 'GUEST disk done' || return
+    e2fsck -fn "$image" >"$scratch/fsck" 2>&1 || { why "fsck: $(tail -n1 "$scratch/fsck")"; return; }
+    debugfs -R "dump /from-guest $mnt/back" "$image" 2>/dev/null
+    debugfs -R "dump /from-guest.sum $mnt/sum" "$image" 2>/dev/null
+    [[ $(sha256sum <"$mnt/back") == "$(sed 's, .*,  -,' "$mnt/sum")" ]] || why 'the file from the guest is not what it wrote'
+}
+scenario_disk_pci() { disk_round_trip -c 2; }
+scenario_disk_mmio() { disk_round_trip -c 2 --machine mmio; }
+scenario_disk_read_only()
+{
+    truncate -s 1M "$scratch/ro.raw"
+    guest 0 readonly -d "$scratch/ro.raw,ro" && says 'GUEST write refused, ro=1'
+}
+
+echoes() # TTY OPTION…
+{
+    (sleep 0; for ((i = 0; i < 600; i++)); do grep -qa 'GUEST listens' "$out" && break; sleep 0.2; done
+        echo 'over the wire') | guest 0 echo -a "tty=$1" "${@:2}" && says 'GUEST heard over the wire'
+}
+scenario_console_both_ways() { : >"$out"; echoes hvc0 --console stdio; }
+scenario_serial_both_ways() { : >"$out"; echoes ttyS0; }
+
+scenario_reboot_starts_anew()
+{
+    truncate -s 1M "$scratch/count.raw"
+    printf 1 | dd of="$scratch/count.raw" conv=notrunc status=none
+    guest 0 reboot -d "$scratch/count.raw" && says 'GUEST boot 1' && says 'GUEST boot 2'
+}
+scenario_no_reboot_ends()
+{
+    printf 1 | dd of="$scratch/count.raw" conv=notrunc status=none
+    guest 0 reboot -d "$scratch/count.raw" --no-reboot && says 'GUEST boot 1' && ! grep -qa 'GUEST boot 2' "$out"
+}
+scenario_sigterm_presses_the_button()
+{
+    started button || return
+    kill -TERM $pid
+    ended 0 && says 'GUEST button'
+}
+scenario_second_sigterm_ends_at_once()
+{
+    started wait || return
+    kill -TERM $pid
+    sleep 1
+    kill -TERM $pid
+    ended 130
+}
+scenario_balloon_takes_memory()
+{
+    guest 0 balloon -m 512M --device virtio-balloon,size=256M || return
+    local mem
+    mem=$(sed -n 's/.*GUEST mem=\([0-9]*\).*/\1/p' "$out")
+    ((mem < 300)) || why "the guest still has $mem MiB of 512"
+}
+scenario_memory_shared() { boots 2 512 400 --memory-backing shared; }
+scenario_memory_hugetlb()
+{
+    echo 140 >/proc/sys/vm/nr_hugepages
+    boots 1 256 180 --memory-backing hugetlb || return
+    local free
+    free=$(sed -n 's/HugePages_Free: *//p' /proc/meminfo)
+    echo 0 >/proc/sys/vm/nr_hugepages
+    ((free == 140)) || why "$free huge pages are free afterwards, not 140"
+}
+scenario_panic_ends_with_126() { guest 126 panic; }
+scenario_exit_port_sets_the_code() { guest 7 code; }
+
+passed=0 failed=0
+report() # NAME CODE SECONDS
+{
+    if (($2 == 0)); then
+        echo "ok $1 ($3 s)"
+        ((passed++))
+    else
+        echo "FAILED $1: $reason ($3 s)"
+        tail -n 15 "$out" | sed 's/\r//g; s/^/    | /'
+        ((failed++))
+    fi
+}
+for name in $(sed -n 's/^scenario_\([a-z0-9_]*\)().*/\1/p' "$0"); do
+    wanted=$(($# == 0))
+    for pattern; do [[ $name == $pattern ]] && wanted=1; done
+    ((wanted)) || continue
+    reason='' start=$SECONDS code=0
+    "scenario_$name" || code=1
+    report "$name" $code $((SECONDS - start))
+done
+if (($# == 0)); then
+    for bothy in $sanitized; do
+        reason='' start=$SECONDS code=0
+        boots 2 512 400 -d "$scratch/ro.raw" && ! grep -aE 'Sanitizer|runtime error' "$out" || code=1
+        report "boot under ${bothy%/*}" $code $((SECONDS - start))
+    done
+fi
+echo "$passed passed, $failed failed, 0 skipped"
+((failed == 0))
