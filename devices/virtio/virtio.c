@@ -21,11 +21,13 @@ enum {
     STATUS_BITS = STATUS_DRIVER_BITS | VIRTIO_CONFIG_S_NEEDS_RESET,
 };
 
+/* What a driver asks for before FEATURES_OK may be anything. */
 static int check_state(void *obj, struct err *err)
 {
     struct virtio_core *c = container_of((struct virtio_state *)obj, struct virtio_core, s);
+    bool agreed = c->s.status & (VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
 
-    if (c->s.features & ~c->v->offered)
+    if (agreed && c->s.features & ~c->v->offered)
         return err_set(err, EBADMSG, "the driver accepted features %#llx that this device does not have",
                        (unsigned long long)(c->s.features & ~c->v->offered));
     if (c->s.status & ~STATUS_BITS)
@@ -103,9 +105,10 @@ static void hook_settle(struct device_hook *h)
 {
     struct virtio_core *c = container_of(h, struct virtio_core, hook);
 
+    if (!(c->s.status & VIRTIO_CONFIG_S_DRIVER_OK))
+        return;
     c->v->features = c->s.features;
-    if (c->s.status & VIRTIO_CONFIG_S_DRIVER_OK)
-        go_live(c->v);
+    go_live(c->v);
 }
 
 static void hook_start(struct device_hook *h)

@@ -141,11 +141,12 @@ void bus_unmap(struct region *r)
 
 static struct hit look_at(const struct bus *b, unsigned at, uint64_t addr)
 {
-    const struct slot *s = &b->slots[at];
+    const struct slot *s;
     uint64_t off, len;
 
     if (at >= LOAD(b->n))
         return (struct hit){0};
+    s = &b->slots[at];
     off = addr - LOAD(s->base);
     len = LOAD(s->len);
     return off < len ? (struct hit){.region = LOAD(s->region), .off = off, .len = len} : (struct hit){0};
