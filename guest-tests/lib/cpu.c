@@ -72,6 +72,13 @@ static void run_case(void)
     exit(main());
 }
 
+static uint64_t stop(uint64_t arg)
+{
+    for (;;)
+        asm volatile("cli; hlt");
+    return arg;
+}
+
 static void run_ap(void)
 {
     void (*fn)(void) = ap_fn;
@@ -79,8 +86,7 @@ static void run_ap(void)
     apic_enable();
     ap_fn = NULL;
     fn();
-    for (;;)
-        asm volatile("pause");
+    level0(stop, 0);
 }
 
 /* In level 0, on the processor's kernel stack. */
