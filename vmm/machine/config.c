@@ -274,11 +274,30 @@ static bool list_has(const struct opt_list *l, const char *s)
     return false;
 }
 
+enum { DISK_QUEUES_MAX = 64 }; /* what virtio-blk allows */
+
+/* With a queue for each CPU, where the user says nothing else. */
+static int add_disk(struct config *c, const char *spec, struct err *err)
+{
+    char *options cleanup_free = NULL;
+    char id[32];
+    size_t len;
+    FILE *f = open_memstream(&options, &len);
+
+    if (!f)
+        abort();
+    fputs(spec, f);
+    if (!strstr(spec, ",queues="))
+        fprintf(f, ",queues=%llu", (unsigned long long)min_u64(c->cpus, DISK_QUEUES_MAX));
+    fclose(f);
+    free_id(c, "disk", id);
+    return config_add_class(c, "virtio-blk", options, id, err);
+}
+
 /* Makes devices of the short forms, and those that every machine has. */
 static int resolve_short_forms(struct config *c, struct err *err)
 {
     bool stdio_taken = list_has(&c->consoles, "stdio") || (c->debugcon && !strcmp(c->debugcon, "stdio"));
-    char id[32];
     int r = 0;
 
     for (size_t i = 0; i < c->serials.n && r >= 0; i++)
@@ -289,10 +308,8 @@ static int resolve_short_forms(struct config *c, struct err *err)
         r = add_char_device(c, "virtio-console", "console", c->consoles.v[i], "", err);
     if (r >= 0 && c->debugcon)
         r = add_char_device(c, "debugcon", "debugcon", c->debugcon, "", err);
-    for (size_t i = 0; i < c->disks.n && r >= 0; i++) {
-        free_id(c, "disk", id);
-        r = config_add_class(c, "virtio-blk", c->disks.v[i], id, err);
-    }
+    for (size_t i = 0; i < c->disks.n && r >= 0; i++)
+        r = add_disk(c, c->disks.v[i], err);
     for (size_t i = 0; i < c->extra.n && r >= 0; i++)
         r = config_add_device(c, c->extra.v[i], NULL, err);
     if (r >= 0 && c->rng && !count_class(c, "virtio-rng"))

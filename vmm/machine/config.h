@@ -42,7 +42,7 @@ extern const char *const config_board_words[];
         O_LIST(T, M initrds, "initrd", "initial RAM file system; several are joined", .letter = 'i', .arg = "FILE"), \
         O_LIST(T, M append, "append", "words for the kernel's command line", .letter = 'a', .arg = "WORDS"),         \
         O_U32(T, M cpus, "cpus", "1", 1, CONFIG_CPUS_MAX, "number of CPUs", .letter = 'c'),                          \
-        O_SIZE(T, M memory, "memory", "512M", KiB(512), 0, "guest RAM", .letter = 'm'),                              \
+        O_SIZE(T, M memory, "memory", "512M", KiB(512), GiB(65536), "guest RAM", .letter = 'm'),                     \
         O_LIST(T, M disks, "disk", "a disk; --device help lists the keys of virtio-blk", .letter = 'd',              \
                .arg = "FILE[,KEY=VALUE]..."),                                                                        \
         O_LIST(T, M serials, "serial", "a serial port", .arg = CHARDEV_ARG),                                         \

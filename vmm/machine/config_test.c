@@ -124,7 +124,7 @@ static void absurd_memory_is_refused(void **s)
     struct config c = make();
 
     (void)s;
-    set(&c, "memory", "900T");
+    set(&c, "memory", "60T");
     assert_refused(&c, "more than this host");
     c = make();
     set(&c, "memory", "1048577");
