@@ -194,6 +194,35 @@ static void assign_goes_high_when_low_is_full(void **state)
     assert_int_equal(pci_bus_assign(b->t.env.pci, (struct pci_window){ECAM, MiB(1)}, none, &err), -EEXIST);
 }
 
+enum { MOVES = 2000, HERE = 0xc0000000, THERE = 0xd0000000 };
+
+static void *move_the_bar(void *far)
+{
+    struct bench *b = far;
+
+    for (unsigned i = 0; i < MOVES; i++)
+        test_env_write(&b->t, b->t.env.mmio, ECAM + (1 << 15) + PCI_BASE_ADDRESS_0, i % 2 ? HERE : THERE, 4);
+    return NULL;
+}
+
+static void a_bar_may_move_while_others_access_it(void **state)
+{
+    struct bench *b = *state;
+    pthread_t mover;
+
+    test_env_write(&b->t, b->t.env.mmio, ECAM + (1 << 15) + PCI_COMMAND, PCI_COMMAND_MEMORY, 2);
+    pthread_create(&mover, NULL, move_the_bar, b);
+    for (unsigned i = 0; i < MOVES; i++) {
+        uint32_t val = test_env_read(&b->t, b->t.env.mmio, (i % 2 ? HERE : THERE) + 8, 4);
+
+        assert_true(val == UINT32_MAX || val == PROBE_SMALL_IS + 8);
+        set_port(b, CF8, ENABLE | 1 << 11, 4);
+        assert_int_equal(port(b, CFC, 4), 0x56781234);
+    }
+    pthread_join(mover, NULL);
+    assert_int_equal(test_env_read(&b->t, b->t.env.mmio, HERE + 8, 4), PROBE_SMALL_IS + 8);
+}
+
 static void a_full_bus_says_so(void **state)
 {
     struct bench *b = *state;
@@ -223,6 +252,7 @@ int main(void)
         TEST(accesses_of_every_place_and_width_are_safe),
         TEST(assign_places_bars_in_slot_order),
         TEST(assign_goes_high_when_low_is_full),
+        TEST(a_bar_may_move_while_others_access_it),
         TEST(a_full_bus_says_so),
     };
 

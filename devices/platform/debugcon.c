@@ -64,7 +64,7 @@ static void debugcon_fini(struct device *d)
 
 static void debugcon_stop(struct device *d)
 {
-    tx_flush(&container_of(d, struct debugcon, dev)->tx);
+    tx_finish(&container_of(d, struct debugcon, dev)->tx);
 }
 
 static const struct opt debugcon_opts[] = {

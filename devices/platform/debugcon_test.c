@@ -2,6 +2,7 @@
 #include "vmm/base/test.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -35,10 +36,12 @@ static int teardown(void **state)
 {
     struct bench *b = *state;
 
-    device_stop(b->dev);
+    if (b->dev)
+        device_stop(b->dev);
     device_destroy(b->dev);
     close(b->pipe[0]);
-    close(b->pipe[1]);
+    if (b->pipe[1] >= 0)
+        close(b->pipe[1]);
     test_env_fini(&b->t);
     free(b);
     return 0;
@@ -84,12 +87,57 @@ static void a_blocked_host_does_not_block_the_guest(void **state)
     assert_true(got > 4096 && got < MUCH);
 }
 
+struct reader {
+    int fd;
+    unsigned bytes, wrong;
+};
+
+static void *read_on(void *far)
+{
+    struct reader *r = far;
+    uint8_t buf[256];
+    ssize_t n;
+
+    while ((n = read(r->fd, buf, sizeof(buf))) > 0)
+        for (ssize_t i = 0; i < n; i++)
+            r->wrong += buf[i] != r->bytes++ % 251;
+    return NULL;
+}
+
+/* The reader starts when the guest is at its end. */
+static void stop_waits_for_a_slow_reader(void **state)
+{
+    struct bench *b = *state;
+    struct reader r = {.fd = b->pipe[0]};
+    struct pollfd full = {.fd = b->pipe[1], .events = POLLOUT};
+    unsigned sent = 0;
+    pthread_t thread;
+
+    while (poll(&full, 1, 0) > 0) {
+        put(b, sent++ % 251);
+        loop_once(b->t.env.loop, 0);
+    }
+    for (int i = 0; i < 100; i++)
+        put(b, sent++ % 251);
+    fcntl(b->pipe[0], F_SETFL, 0);
+    pthread_create(&thread, NULL, read_on, &r);
+    device_stop(b->dev);
+    device_destroy(b->dev);
+    b->dev = NULL;
+    close(b->pipe[1]);
+    b->pipe[1] = -1;
+    pthread_join(thread, NULL);
+    assert_int_equal(r.bytes, sent);
+    assert_int_equal(r.wrong, 0);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(what_is_written_comes_out),
         TEST(a_blocked_host_does_not_block_the_guest),
+        TEST(stop_waits_for_a_slow_reader),
     };
 
     log_set_level(LOG_ERROR);

@@ -13,7 +13,8 @@ enum { TX_SIZE = 512 };
 struct tx {
     struct chardev *to; /* borrowed */
     struct work handover;
-    bool posted;
+    struct timer patience;
+    bool posted, finishing;
     unsigned len;
     uint8_t buf[TX_SIZE];
 };
@@ -22,5 +23,8 @@ void tx_init(struct tx *t, struct device *d, struct chardev *to);
 /* In the lane, as all below.  False: no room, the byte is not taken. */
 bool tx_put(struct tx *t, uint8_t byte);
 bool tx_full(const struct tx *t);
-/* Gives the backend what it takes now: when that can take bytes again, and at the device's stop. */
+/* Gives the backend what it takes now: when that can take bytes again. */
 void tx_flush(struct tx *t);
+/* At the device's stop: the drain that follows lasts until the backend has all, or has taken nothing for two seconds.
+ */
+void tx_finish(struct tx *t);

@@ -368,7 +368,7 @@ static void uart_stop(struct device *d)
     struct uart *u = container_of(d, struct uart, dev);
 
     u->running = false;
-    tx_flush(&u->tx);
+    tx_finish(&u->tx);
 }
 
 static const struct opt uart_opts[] = {
