@@ -247,7 +247,7 @@ void vdriver_start(struct vdriver *d, uint64_t features)
     vdriver_reset(d);
     must(vdriver_negotiate(d, features | 1ull << VIRTIO_F_VERSION_1));
     for (unsigned i = 0; i < d->v->nqueues; i++)
-        vdriver_set_queue(d, i, 0);
+        vdriver_set_queue(d, i, d->queue_size);
     vdriver_set(d, VDR_STATUS, vdriver_get(d, VDR_STATUS) | VIRTIO_CONFIG_S_DRIVER_OK);
     must(vdriver_get(d, VDR_STATUS) & VIRTIO_CONFIG_S_DRIVER_OK);
 }

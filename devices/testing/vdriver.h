@@ -62,6 +62,7 @@ struct vdriver {
     const struct vdriver_transport *t;
     uint64_t regs, config, notify, isr; /* addresses on env->mmio */
     uint32_t notify_step;               /* a register for each queue; 0: one, and the queue is the value */
+    unsigned queue_size;                /* of rings that vdriver_start() makes; 0: the maximum */
     bool packed, event_idx;
     struct vdriver_queue q[VDRIVER_QUEUES];
     gpa_t ram; /* free from here on */

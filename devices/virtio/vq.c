@@ -228,13 +228,3 @@ unsigned vq_index(const struct vq *q)
 {
     return q->index;
 }
-
-unsigned vq_size(const struct vq *q)
-{
-    return q->s->size;
-}
-
-bool vq_ready(const struct vq *q)
-{
-    return q->layout;
-}

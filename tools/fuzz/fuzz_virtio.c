@@ -61,6 +61,7 @@ static struct vdriver *machine(unsigned which)
     machines[which] = calloc(1, sizeof(*machines[which]));
     vdriver_create(machines[which], vdriver_transports[which % 2], classes[which / 2],
                    test_env_options(classes[which / 2], image, options, sizeof(options)));
+    machines[which]->queue_size = 16; /* small rings are soon full, and quick to set up */
     return machines[which];
 }
 
