@@ -53,6 +53,7 @@ struct console {
     struct opt_list more;
     struct port ports[PORTS_MAX];
     unsigned nports;
+    bool size_told;
     struct log_limit limit;
     struct console_state s;
 };
@@ -134,6 +135,15 @@ static bool send_chain(struct port *p, struct vq_chain *c)
     return true;
 }
 
+/* Linux asks for the size only when it hears of a change, and is deaf before its console is there: so when it prints.
+ */
+static void tell_size(struct console *c)
+{
+    if (!c->size_told && config_of(c)->cols)
+        virtio_config_changed(&c->v);
+    c->size_told = true;
+}
+
 static void from_guest(struct port *p)
 {
     struct vq *q = queue_of(p, TX);
@@ -149,6 +159,7 @@ static void from_guest(struct port *p)
             break;
         }
         vq_push(q, &c);
+        tell_size(p->console);
     }
     vq_flush(q);
 }
@@ -295,6 +306,7 @@ static void console_reset(struct virtio *v)
     struct console *c = console_of(v);
 
     c->s = (struct console_state){0};
+    c->size_told = false;
     config_of(c)->emerg_wr = 0;
 }
 

@@ -517,22 +517,31 @@ static void expect_size(uint16_t cols, uint16_t rows)
     assert_int_equal(vdriver_config(&rig.d, offsetof(struct virtio_console_config, rows), 2), rows);
 }
 
-/* With a terminal for standard input and output. */
-static void the_size_of_the_terminal_is_the_consoles(void **s)
+/* A console on a new terminal of that size. */
+static void start_on_terminal(const struct winsize *size, const char *options, int *master)
 {
-    struct winsize small = {.ws_col = 80, .ws_row = 24}, large = {.ws_col = 132, .ws_row = 50};
-    static const uint8_t extra[] = {132, 0, 50, 0};
-    int in = dup(STDIN_FILENO), out = dup(STDOUT_FILENO), master, slave;
-    uint64_t generation;
+    int in = dup(STDIN_FILENO), out = dup(STDOUT_FILENO), slave;
 
-    (void)s;
-    assert_int_equal(openpty(&master, &slave, NULL, NULL, &small), 0);
+    assert_int_equal(openpty(master, &slave, NULL, NULL, size), 0);
     fflush(stdout);
     dup2(slave, STDIN_FILENO);
     dup2(slave, STDOUT_FILENO);
-    vdriver_create(&rig.d, &vdriver_pci, device_class_find("virtio-console"), "stdio,port=spare:null");
+    vdriver_create(&rig.d, &vdriver_pci, device_class_find("virtio-console"), options);
     dup2(in, STDIN_FILENO);
     dup2(out, STDOUT_FILENO);
+    close(slave);
+    close(in);
+    close(out);
+}
+
+static void the_size_of_the_terminal_is_the_consoles(void **s)
+{
+    struct winsize small = {.ws_col = 80, .ws_row = 24}, large = {.ws_col = 132, .ws_row = 50};
+    uint64_t generation;
+    int master;
+
+    (void)s;
+    start_on_terminal(&small, "stdio,port=spare:null", &master);
     vdriver_start(&rig.d, MULTIPORT);
     turn();
     expect_size(80, 24);
@@ -547,12 +556,29 @@ static void the_size_of_the_terminal_is_the_consoles(void **s)
     turn();
     expect_size(132, 50);
     assert_int_not_equal(vdriver_get(&rig.d, VDR_GENERATION), generation);
-    expect_control(0, VIRTIO_CONSOLE_RESIZE, 1, extra, sizeof(extra));
+    expect_control(0, VIRTIO_CONSOLE_RESIZE, 1, (uint8_t[]){132, 0, 50, 0}, 4);
     vdriver_destroy(&rig.d);
     close(master);
-    close(slave);
-    close(in);
-    close(out);
+}
+
+static void the_size_is_told_again_when_the_guest_prints(void **s)
+{
+    struct winsize size = {.ws_col = 80, .ws_row = 24};
+    uint64_t generation;
+    int master;
+
+    (void)s;
+    start_on_terminal(&size, "stdio", &master);
+    vdriver_start(&rig.d, 0);
+    turn();
+    generation = vdriver_get(&rig.d, VDR_GENERATION);
+    guest_send(TX, "login:", 6);
+    assert_int_not_equal(vdriver_get(&rig.d, VDR_GENERATION), generation);
+    generation = vdriver_get(&rig.d, VDR_GENERATION);
+    guest_send(TX, " ", 1);
+    assert_int_equal(vdriver_get(&rig.d, VDR_GENERATION), generation);
+    vdriver_destroy(&rig.d);
+    close(master);
 }
 
 static void bad_options_are_refused(void **s)
@@ -603,6 +629,7 @@ int main(void)
         cmocka_unit_test(a_driver_without_ports_has_its_console),
         cmocka_unit_test(emergency_writes_need_no_driver),
         cmocka_unit_test(the_size_of_the_terminal_is_the_consoles),
+        cmocka_unit_test(the_size_is_told_again_when_the_guest_prints),
         cmocka_unit_test(bad_options_are_refused),
     };
 
