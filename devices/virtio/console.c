@@ -324,6 +324,7 @@ static const struct virtio_ops console_ops = {
     .id = VIRTIO_ID_CONSOLE,
     .nqueues = 2,
     .queue_size = 64,
+    .no_doorbells = true, /* Linux spins until what it prints is taken */
     .features = 1ull << VIRTIO_CONSOLE_F_SIZE | 1ull << VIRTIO_CONSOLE_F_EMERG_WRITE,
     .config_size = sizeof(struct virtio_console_config),
     .config_wr_off = offsetof(struct virtio_console_config, emerg_wr),

@@ -202,6 +202,21 @@ static void bytes_pass_both_ways(void **s)
     with_console(talk);
 }
 
+static void print_and_wait(void)
+{
+    gpa_t at = vdriver_alloc(&rig.d, BUF);
+
+    vdriver_add(&rig.d, TX, &(struct vdriver_buf){at, BUF, false}, 1, false);
+    vdriver_kick(&rig.d, TX);
+    assert_true(guest_got_back(TX));
+}
+
+static void output_is_taken_before_its_notification_returns(void **s)
+{
+    (void)s;
+    with_console(print_and_wait);
+}
+
 static void fill_late(void)
 {
     int host = host_connect(rig.console);
@@ -617,6 +632,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_pass_both_ways),
+        cmocka_unit_test(output_is_taken_before_its_notification_returns),
         cmocka_unit_test(input_waits_for_the_guests_buffers),
         cmocka_unit_test(output_waits_for_a_slow_host),
         cmocka_unit_test(a_snapshot_in_the_middle_of_output_repeats_nothing),

@@ -34,6 +34,7 @@ struct virtio_ops {
     uint16_t queue_size; /* maximum, power of two */
     uint64_t features;   /* device-specific bits; as nqueues */
     size_t config_size;
+    bool no_doorbells; /* drivers wait for each answer, so the vCPU that notifies had better do the work itself */
     size_t config_wr_off, config_wr_len; /* the bytes of v->config that the driver may change */
     void (*reset)(struct virtio *v);     /* by guest or machine: own state and v->config as at power-on; lane drained */
     void (*activate)(struct virtio *v);  /* DRIVER_OK, or after load: v->features is final */

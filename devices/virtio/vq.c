@@ -121,7 +121,7 @@ void vq_doorbell(struct vq *q)
 {
     struct device_env *env = q->v->dev.env;
     struct virtio_transport *t = q->v->transport;
-    bool want = q->layout && q->v->core->notify_mapped;
+    bool want = q->layout && q->v->core->notify_mapped && !q->v->ops->no_doorbells;
     cleanup_fd int fd = -1;
 
     if (want == (q->watch.fd >= 0))
