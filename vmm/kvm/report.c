@@ -1,6 +1,7 @@
 /* What a CPU was doing when it could not go on, for people. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 
 #include "vmm/kvm/decode.h"
@@ -8,7 +9,7 @@
 
 enum { INSN_MAX = 15, PAGE_SIZE = 4096 };
 
-static void report_cause(const struct vcpu *c, int fd)
+static void report_cause(const struct vcpu *c, FILE *f)
 {
     static const char *const suberrors[] = {
         [KVM_INTERNAL_ERROR_EMULATION] = "KVM has to emulate an instruction here and cannot",
@@ -20,29 +21,29 @@ static void report_cause(const struct vcpu *c, int fd)
     const char *name = kvm_exit_name(run->exit_reason);
     uint32_t suberror = run->internal.suberror;
 
-    dprintf(fd, "CPU %u: ", c->index);
+    fprintf(f, "CPU %u: ", c->index);
     if (c->error) {
-        dprintf(fd, "KVM_RUN failed: %s\n", strerror(c->error));
+        fprintf(f, "KVM_RUN failed: %s\n", strerror(c->error));
         return;
     }
     switch (run->exit_reason) {
     case KVM_EXIT_SHUTDOWN:
-        dprintf(fd, "triple fault\n");
+        fprintf(f, "triple fault\n");
         break;
     case KVM_EXIT_FAIL_ENTRY:
-        dprintf(fd, "the processor refused to enter the guest, reason %#" PRIx64 "\n",
+        fprintf(f, "the processor refused to enter the guest, reason %#" PRIx64 "\n",
                 (uint64_t)run->fail_entry.hardware_entry_failure_reason);
         break;
     case KVM_EXIT_INTERNAL_ERROR:
-        dprintf(fd, "internal error %u of KVM: %s\n", suberror,
+        fprintf(f, "internal error %u of KVM: %s\n", suberror,
                 suberror < array_len(suberrors) && suberrors[suberror] ? suberrors[suberror] : "unknown");
         if (suberror == KVM_INTERNAL_ERROR_EMULATION)
             break;
         for (unsigned i = 0; i < run->internal.ndata && i < array_len(run->internal.data); i++)
-            dprintf(fd, "  data %u: %#" PRIx64 "\n", i, (uint64_t)run->internal.data[i]);
+            fprintf(f, "  data %u: %#" PRIx64 "\n", i, (uint64_t)run->internal.data[i]);
         break;
     default:
-        dprintf(fd, "exit %u (%s)\n", run->exit_reason, name ? name : "unknown");
+        fprintf(f, "exit %u (%s)\n", run->exit_reason, name ? name : "unknown");
     }
 }
 
@@ -69,7 +70,7 @@ static size_t instruction_bytes(const struct vcpu *c, uint64_t addr, uint8_t *re
     return n;
 }
 
-static void report_instruction(const struct vcpu *c, const struct kvm_regs *r, const struct kvm_sregs *s, int fd)
+static void report_instruction(const struct vcpu *c, const struct kvm_regs *r, const struct kvm_sregs *s, FILE *f)
 {
     unsigned bits = s->cs.l ? 64 : s->cs.db ? 32 : 16;
     uint64_t addr = s->cs.l ? r->rip : (uint32_t)(s->cs.base + r->rip);
@@ -77,16 +78,16 @@ static void report_instruction(const struct vcpu *c, const struct kvm_regs *r, c
     size_t n = instruction_bytes(c, addr, code);
     char text[96];
 
-    dprintf(fd, "  at %" PRIx64 ", level %u, %u-bit:", (uint64_t)r->rip, s->ss.dpl, bits);
+    fprintf(f, "  at %" PRIx64 ", level %u, %u-bit:", (uint64_t)r->rip, s->ss.dpl, bits);
     for (size_t i = 0; i < n; i++)
-        dprintf(fd, " %02x", code[i]);
+        fprintf(f, " %02x", code[i]);
     if (decode_instruction(bits, r->rip, code, n, text, sizeof(text)))
-        dprintf(fd, "\n  which is: %s\n", text);
+        fprintf(f, "\n  which is: %s\n", text);
     else
-        dprintf(fd, n ? "\n" : " no memory there\n");
+        fprintf(f, n ? "\n" : " no memory there\n");
 }
 
-static void report_registers(const struct kvm_regs *r, const struct kvm_sregs *s, int fd)
+static void report_registers(const struct kvm_regs *r, const struct kvm_sregs *s, FILE *f)
 {
     const struct {
         const char *name;
@@ -108,10 +109,10 @@ static void report_registers(const struct kvm_regs *r, const struct kvm_sregs *s
     };
 
     for (size_t i = 0; i < array_len(regs); i++)
-        dprintf(fd, "%s%6s %016" PRIx64, i % 4 ? " " : i ? "\n " : " ", regs[i].name, regs[i].v);
-    dprintf(fd, "\n");
+        fprintf(f, "%s%6s %016" PRIx64, i % 4 ? " " : i ? "\n " : " ", regs[i].name, regs[i].v);
+    fprintf(f, "\n");
     for (size_t i = 0; i < array_len(segments); i++)
-        dprintf(fd, "  %6s %04x base %016" PRIx64 " limit %08x type %x%s%s%s\n", segments[i].name,
+        fprintf(f, "  %6s %04x base %016" PRIx64 " limit %08x type %x%s%s%s\n", segments[i].name,
                 segments[i].s->selector, (uint64_t)segments[i].s->base, segments[i].s->limit, segments[i].s->type,
                 segments[i].s->l    ? " 64-bit"
                 : segments[i].s->db ? " 32-bit"
@@ -119,38 +120,45 @@ static void report_registers(const struct kvm_regs *r, const struct kvm_sregs *s
                 segments[i].s->present ? "" : " absent", segments[i].s->unusable ? " unusable" : "");
 }
 
-static void report_exits(const struct vcpu *c, int fd)
+static void report_exits(const struct vcpu *c, FILE *f)
 {
     unsigned n = c->nexits < EXIT_RECORDS ? c->nexits : EXIT_RECORDS;
 
-    dprintf(fd, "  last exits of %u, oldest first:\n", c->nexits);
+    fprintf(f, "  last exits of %u, oldest first:\n", c->nexits);
     for (unsigned i = c->nexits - n; i != c->nexits; i++) {
         const struct exit_record *e = &c->exits[i % EXIT_RECORDS];
         const char *name = kvm_exit_name(e->reason);
 
-        dprintf(fd, "    %s", name ? name : "?");
+        fprintf(f, "    %s", name ? name : "?");
         if (e->size)
-            dprintf(fd, " %s%u %#" PRIx64 " %s %#" PRIx64, e->write ? "write" : "read", e->size * 8, e->addr,
+            fprintf(f, " %s%u %#" PRIx64 " %s %#" PRIx64, e->write ? "write" : "read", e->size * 8, e->addr,
                     e->write ? "<-" : "->", mask_bytes(e->data, e->size));
         if (e->size && e->count > 1)
-            dprintf(fd, " (first of %u)", e->count);
-        dprintf(fd, "\n");
+            fprintf(f, " (first of %u)", e->count);
+        fprintf(f, "\n");
     }
 }
 
-void vm_report(struct vm *vm, unsigned cpu, int fd)
+char *vm_report(struct vm *vm, unsigned cpu)
 {
     const struct vcpu *c = &vm->cpus[cpu];
     struct kvm_regs regs;
     struct kvm_sregs sregs;
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
 
     assert(cpu < vm->ncpus && !vm->running);
-    report_cause(c, fd);
+    if (!f)
+        abort();
+    report_cause(c, f);
     if (ioctl(c->fd, KVM_GET_REGS, &regs) < 0 || ioctl(c->fd, KVM_GET_SREGS, &sregs) < 0) {
-        dprintf(fd, "  its registers cannot be read: %s\n", strerror(errno));
+        fprintf(f, "  its registers cannot be read: %s\n", strerror(errno));
     } else {
-        report_instruction(c, &regs, &sregs, fd);
-        report_registers(&regs, &sregs, fd);
+        report_instruction(c, &regs, &sregs, f);
+        report_registers(&regs, &sregs, f);
     }
-    report_exits(c, fd);
+    report_exits(c, f);
+    fclose(f);
+    return text;
 }

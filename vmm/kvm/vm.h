@@ -74,5 +74,5 @@ struct msi_sink *vm_msi(struct vm *vm);
  */
 int vm_doorbell_add(struct vm *vm, const struct doorbell *d);
 void vm_doorbell_del(struct vm *vm, const struct doorbell *d);
-/* Registers, the instruction decoded, the exits before it: text for people, to `fd`.  Stopped. */
-void vm_report(struct vm *vm, unsigned cpu, int fd);
+/* Registers, the instruction decoded, the exits before it: lines for people, which the caller frees.  Stopped. */
+char *vm_report(struct vm *vm, unsigned cpu) must_check;

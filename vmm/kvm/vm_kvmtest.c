@@ -9,12 +9,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "vmm/base/cleanup.h"
 #include "vmm/base/test.h"
+#include "vmm/kvm/probe.h"
 
 enum { RAM = 1 << 20, GUEST_CODE = 0x8000, GUEST_DATA = 0x9000, GUEST_IDT = 0x6000, GUEST_IDTR = 0x5000 };
 enum { GUEST_ENTRY = 0x5010, GUEST_STACK = 0x5ff0, GUEST_AP = 0x7000, PML4 = 0x1000, VECTOR = 0x40 };
@@ -198,8 +198,11 @@ static int teardown(void **s)
     struct guest *g = *s;
 
     if (g->running) { /* the test failed half-way */
+        char *text cleanup_free = NULL;
+
         stop(g);
-        vm_report(g->vm, 0, STDERR_FILENO);
+        text = vm_report(g->vm, 0);
+        fputs(text, stderr);
     }
     vm_destroy(g->vm);
     bus_unmap(&g->ports);
@@ -530,32 +533,19 @@ static void doorbells_end_at_a_limit(void **s)
     assert_int_equal(vm_doorbell_add(g->vm, &d), 0);
 }
 
-/* A text report of CPU 0, NUL-terminated. */
-static char *report(struct guest *g, char *buf, size_t n)
-{
-    cleanup_fd int fd = memfd_create("report", MFD_CLOEXEC);
-    ssize_t got;
-
-    vm_report(g->vm, 0, fd);
-    got = pread(fd, buf, n - 1, 0);
-    assert_true(got > 0);
-    buf[got] = 0;
-    return buf;
-}
-
 GUEST(guest_triple_fault, 32, "mov $0x77, %al\n out %al, $0x10\n lidt 0x5000\n ud2"); /* an IDT of nothing */
 
 static void a_triple_fault_is_an_event(void **s)
 {
     struct guest *g = *s;
-    char text[8192];
+    char *text cleanup_free = NULL;
 
     RUN(g, guest_triple_fault);
     wait_event(g);
     stop(g);
     assert_int_equal(g->event, VM_TRIPLE_FAULT);
     assert_int_equal(g->event_cpu, 0);
-    report(g, text, sizeof(text));
+    text = vm_report(g->vm, 0);
     assert_non_null(strstr(text, "CPU 0: triple fault"));
     assert_non_null(strstr(text, "IO write8 0x10 <- 0x77"));
 }
@@ -566,13 +556,13 @@ GUEST(guest_unknown_insn, 32, "mov $0x1234abcd, %edi\n fadds 0xd0000000\n hlt");
 static void an_emulation_failure_is_reported_with_its_instruction(void **s)
 {
     struct guest *g = *s;
-    char text[8192];
+    char *text cleanup_free = NULL;
 
     RUN(g, guest_unknown_insn);
     wait_event(g);
     stop(g);
     assert_int_equal(g->event, VM_EMULATION_FAILED);
-    report(g, text, sizeof(text));
+    text = vm_report(g->vm, 0);
     assert_non_null(strstr(text, "d8 05 00 00 00 d0"));
     assert_non_null(strstr(text, "rdi 000000001234abcd"));
 #ifdef HAVE_ZYDIS
@@ -585,13 +575,13 @@ GUEST(guest_nowhere, 32, "mov $0xe0000000, %eax\n jmp *%eax");
 static void code_outside_memory_ends_in_an_event(void **s)
 {
     struct guest *g = *s;
-    char text[8192];
+    char *text cleanup_free = NULL;
 
     RUN(g, guest_nowhere);
     wait_event(g);
     stop(g);
     assert_int_equal(g->event, VM_EMULATION_FAILED);
-    report(g, text, sizeof(text));
+    text = vm_report(g->vm, 0);
     assert_non_null(strstr(text, "at e0000000, level 0, 32-bit: no memory there"));
 }
 
@@ -738,6 +728,19 @@ static void what_kvm_cannot_do_is_named(void **s)
     }
 }
 
+static void the_probe_measures_this_host(void **s)
+{
+    struct probe p;
+    struct err err;
+
+    (void)s;
+    if (probe_run(&p, &err))
+        fail_msg("%s", err.msg);
+    assert_true(p.level0 && p.level3);
+    for (unsigned i = 0; i < p.ncaps; i++)
+        assert_true(p.caps[i].value || !p.caps[i].required);
+}
+
 static unsigned open_fds(void)
 {
     DIR *d = opendir("/proc/self/fd");
@@ -791,6 +794,7 @@ int main(int argc, char **argv)
         TEST(four_cpus_start),
         TEST(sixty_four_cpus_can_be_made),
         TEST(what_kvm_cannot_do_is_named),
+        TEST(the_probe_measures_this_host),
         TEST(nothing_is_left_behind),
     };
     int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);

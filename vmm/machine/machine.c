@@ -21,6 +21,7 @@
 #include "vmm/base/exit_code.h"
 #include "vmm/base/log.h"
 #include "vmm/cpu/topology.h"
+#include "vmm/kvm/probe.h"
 #include "vmm/kvm/vm.h"
 #include "vmm/machine/board.h"
 
@@ -457,6 +458,8 @@ struct loop *machine_loop(struct machine *m)
 static int crashed(struct machine *m)
 {
     const char *why = atomic_load(&m->crash);
+    char *report cleanup_free = NULL;
+    struct probe probe;
 
     machine_stop(m);
     if (!why) {
@@ -464,7 +467,16 @@ static int crashed(struct machine *m)
         return EXIT_CRASHED;
     }
     log_msg(LOG_ERROR, "%s: CPU %u: %s", m->cfg->name, atomic_load(&m->crash_cpu), why);
-    vm_report(m->vm, atomic_load(&m->crash_cpu), STDERR_FILENO);
+    report = vm_report(m->vm, atomic_load(&m->crash_cpu));
+    for (char *rest = report, *line; (line = strsep(&rest, "\n"));)
+        if (*line)
+            log_msg(LOG_ERROR, "%s", line);
+    if (!probe_run(&probe, NULL) && probe_judge(&probe) != PROBE_KERNELS) {
+        char text[256];
+
+        probe_explain(&probe, text, sizeof(text));
+        log_msg(LOG_ERROR, "%s", text);
+    }
     return EXIT_CRASHED;
 }
 
