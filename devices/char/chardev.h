@@ -1,6 +1,6 @@
 /*
  * Character backends: where a serial port's or a console's bytes come from and go to.  The front end pulls: it reads
- * when it has room, so a slow guest is back-pressure and never loss.
+ * when it has room, so a slow guest is back-pressure and never loss.  The process must ignore SIGPIPE.
  *
  * Text form, as after --console and --serial: "stdio", "null", "file:PATH", "pty", "pty:LINK", "unix:PATH".
  */

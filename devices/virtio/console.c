@@ -24,7 +24,7 @@ enum {
     PORT_NAME_MAX = 63 /* bytes */
 };
 
-struct resize { /* follows a VIRTIO_CONSOLE_RESIZE message; Linux before 6.15 took them the other way round */
+struct resize { /* follows a VIRTIO_CONSOLE_RESIZE message; older Linux took them the other way round */
     uint16_t cols, rows;
 };
 
