@@ -12,6 +12,7 @@
 #include <linux/serial_reg.h>
 
 enum { RX_FIFO = 16, REGS = 8, POLLS = 16 };
+enum { IER_ALL = UART_IER_RDI | UART_IER_THRI | UART_IER_RLSI | UART_IER_MSI };
 enum { LSR_IDLE = UART_LSR_THRE | UART_LSR_TEMT, IIR_FIFOS = 0xc0, FCR_KEPT = UART_FCR_ENABLE_FIFO | 0xc0 };
 
 struct uart_state {
@@ -44,7 +45,7 @@ static int uart_check(void *obj, struct err *err)
 
     if (s->rx_len > RX_FIFO)
         return err_set(err, EBADMSG, "%u bytes in a FIFO of %d", s->rx_len, RX_FIFO);
-    if (s->thr_irq > 1 || s->polls > POLLS || s->fcr & ~FCR_KEPT || s->ier & 0xf0 || s->mcr & 0xe0 ||
+    if (s->thr_irq > 1 || s->polls > POLLS || s->fcr & ~FCR_KEPT || s->ier & ~IER_ALL || s->mcr & 0xe0 ||
         s->msr_deltas & 0xf0 || s->errors & ~(UART_LSR_OE | UART_LSR_BI))
         return err_set(err, EBADMSG, "a register has bits that do not exist");
     return 0;
@@ -92,12 +93,18 @@ static void update(struct uart *u)
     irq_set(u->line, pending(u) != UART_IIR_NO_INT);
 }
 
+/* Enabling all interrupts while OUT2 keeps them from the line is how drivers look whether there is such a register. */
+static bool listens(const struct uart *u)
+{
+    bool probes = u->s.ier == IER_ALL && !(u->s.mcr & UART_MCR_OUT2);
+
+    return (u->s.ier & UART_IER_RDI && !probes) || u->s.polls == POLLS;
+}
+
 /* Takes bytes from the backend if the guest wants them. */
 static void rx_pull(struct uart *u)
 {
-    bool listens = u->s.ier & UART_IER_RDI || u->s.polls == POLLS;
-
-    if (!u->running || !listens || u->s.mcr & UART_MCR_LOOP)
+    if (!u->running || !listens(u) || u->s.mcr & UART_MCR_LOOP)
         return;
     while (u->rx_ready && u->s.rx_len < rx_depth(u)) {
         ssize_t n = chardev_read(u->chardev, u->s.rx + u->s.rx_len, rx_depth(u) - u->s.rx_len);
@@ -201,7 +208,7 @@ static void ier_write(struct uart *u, uint8_t val)
 {
     if (val & ~u->s.ier & UART_IER_THRI)
         u->s.thr_irq = !tx_full(&u->tx);
-    u->s.ier = val & 0x0f;
+    u->s.ier = val & IER_ALL;
     rx_pull(u);
 }
 

@@ -226,6 +226,9 @@ static void input_waits_until_the_guest_listens(void **state)
     type(b, "typed early");
     /* What Linux's driver does before it is ready. */
     for (int i = 0; i < 3; i++) {
+        set(b, UART_IER, 0x0f);
+        get(b, UART_IER);
+        set(b, UART_IER, 0);
         set(b, UART_FCR, UART_FCR_ENABLE_FIFO);
         set(b, UART_FCR, UART_FCR_ENABLE_FIFO | UART_FCR_CLEAR_RCVR | UART_FCR_CLEAR_XMIT);
         set(b, UART_FCR, 0);
@@ -239,6 +242,7 @@ static void input_waits_until_the_guest_listens(void **state)
         get(b, UART_LSR);
         set(b, UART_TX, *s);
     }
+    set(b, UART_MCR, UART_MCR_OUT2);
     set(b, UART_IER, UART_IER_RDI);
     assert_true(line(b));
     set(b, UART_FCR, UART_FCR_ENABLE_FIFO); /* turned on last */
