@@ -702,6 +702,46 @@ static void sixty_four_cpus_can_be_made(void **s)
     stop(g);
 }
 
+/*
+ * x2APIC mode, INIT and SIPI to all others; the last of them gets an NMI by message, whose handler in real mode tells.
+ * Ids beyond 255 need all of the wide forms: CPUs made with them, the ICR's 32 bits, the message's extended bits.
+ */
+enum { MANY_CPUS = 288, GUEST_NMI = 0x7100, NMI_VECTOR_AT = 2 * 4 };
+GUEST(guest_many, 32,
+      "mov $0x1b, %ecx\n rdmsr\n or $0xc00, %eax\n wrmsr\n"
+      "xor %edx, %edx\n mov $0x80f, %ecx\n mov $0x1ff, %eax\n wrmsr\n"
+      "mov $0x830, %ecx\n mov $0xc4500, %eax\n wrmsr\n mov $0xc4607, %eax\n wrmsr\n"
+      "1: pause\n cmpl $287, 0x9000\n jne 1b\n"
+      "out %al, $0x10\n 2: hlt\n jmp 2b");
+GUEST(guest_nmi, 16, "mov $0x5a, %al\n out %al, $0x11\n 1: hlt\n jmp 1b");
+
+static void cpus_beyond_255_start_and_get_messages(void **s)
+{
+    const uint32_t vector = GUEST_NMI, last = MANY_CPUS - 1; /* segment 0 */
+    const struct vm_opts opts = {.topology = {1, MANY_CPUS, 1}};
+    struct guest *g = *s;
+    struct msi_sink *sink;
+    struct err err;
+
+    if (vm_create(&opts, g->mem, g->pio, g->mmio, &g->user, &g->vm, &err)) {
+        assert_true(err.code == E2BIG || err.code == EOPNOTSUPP);
+        print_message("%s\n", err.msg);
+        skip();
+    }
+    write_ram(g, NMI_VECTOR_AT, &vector, sizeof(vector));
+    write_ram(g, GUEST_NMI, guest_nmi, (size_t)(guest_nmi_end - guest_nmi));
+    write_ram(g, GUEST_AP, guest_ap, (size_t)(guest_ap_end - guest_ap));
+    LOAD(g, guest_many);
+    reset(g);
+    start(g);
+    wait_writes(g, 1);
+    sink = vm_msi(g->vm);
+    sink->send(sink, (struct msi){VM_LAPIC_BASE | (last & 0xff) << 12 | (last >> 8) << 5, 0x400});
+    wait_writes(g, 2);
+    stop(g);
+    check_write(g, 1, 0x11, 1, 0x5a);
+}
+
 static void what_kvm_cannot_do_is_named(void **s)
 {
     static const struct {
@@ -793,6 +833,7 @@ int main(int argc, char **argv)
         TEST(a_crashed_machine_can_be_reset),
         TEST(four_cpus_start),
         TEST(sixty_four_cpus_can_be_made),
+        TEST(cpus_beyond_255_start_and_get_messages),
         TEST(what_kvm_cannot_do_is_named),
         TEST(the_probe_measures_this_host),
         TEST(nothing_is_left_behind),
