@@ -68,23 +68,30 @@ static long holder(int fd)
     return 0;
 }
 
+/* After its holder died a lock lives on until the kernel has ended the I/O that was under way. */
+enum { ORPHAN_WAIT_MS = 2000, ORPHAN_POLL_MS = 10 };
+
 int file_lock(int fd, bool write, const char *path, struct err *err)
 {
     struct flock lock = {.l_type = write ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
     char who[64] = "another process";
-    long pid;
 
-    if (!fcntl(fd, F_OFD_SETLK, &lock))
-        return 0;
-    if (errno == EOPNOTSUPP || errno == ENOLCK || errno == EINVAL)
-        return 0; /* a file system without locks: nobody there can be kept out */
-    if (errno != EAGAIN && errno != EACCES)
-        return err_set(err, errno, "lock %s: %s", path, strerror(errno));
-    pid = holder(fd);
-    if (pid)
-        snprintf(who, sizeof(who), "process %ld", pid);
-    return err_set(err, EAGAIN, "%s is in use by %s; end it, let all users open it with ro, or give each a copy", path,
-                   who);
+    for (int waited = 0; fcntl(fd, F_OFD_SETLK, &lock); waited += ORPHAN_POLL_MS) {
+        long pid;
+
+        if (errno == EOPNOTSUPP || errno == ENOLCK || errno == EINVAL)
+            return 0; /* a file system without locks: nobody there can be kept out */
+        if (errno != EAGAIN && errno != EACCES)
+            return err_set(err, errno, "lock %s: %s", path, strerror(errno));
+        pid = holder(fd);
+        if (pid)
+            snprintf(who, sizeof(who), "process %ld", pid);
+        if (pid || waited >= ORPHAN_WAIT_MS)
+            return err_set(err, EAGAIN,
+                           "%s is in use by %s; end it, let all users open it with ro, or give each a copy", path, who);
+        usleep(ORPHAN_POLL_MS * 1000);
+    }
+    return 0;
 }
 
 void file_unlock(int fd)

@@ -222,9 +222,10 @@ static void access_one(struct region *r, uint64_t off, uint8_t *data, unsigned s
 
 /*
  * Serves the first bytes of an access; returns how many.  The largest declared size that fits is used, which is all of
- * an access that the region takes as it is; else, for reads, the smallest one that covers the first byte.
+ * an access that the region takes as it is; else, for reads, the smallest one that covers the first byte.  Rare, so
+ * kept out of the way of bus_access().
  */
-static unsigned access_part(const struct hit *h, uint8_t *data, unsigned size, bool write)
+static __attribute__((noinline)) unsigned access_part(const struct hit *h, uint8_t *data, unsigned size, bool write)
 {
     uint8_t word[8];
     unsigned n;
@@ -259,6 +260,11 @@ void bus_access(struct bus *b, uint64_t addr, void *data, unsigned size, bool wr
         struct hit h = addr < b->limit ? find(b, addr) : (struct hit){0};
         unsigned n = size;
 
+        if (h.region && h.region->ops->sizes & size && !(size & (size - 1)) && !(h.off & (size - 1)) &&
+            range_fits(h.off, size, h.len)) {
+            access_one(h.region, h.off, p, size, write); /* as nearly all are */
+            return;
+        }
         if (!h.region) {
             n = 1;
             if (!write)
