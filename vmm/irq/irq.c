@@ -3,14 +3,18 @@
 static void or_set(void *far, unsigned pin, bool level)
 {
     struct irq_or *o = far;
-    uint32_t was;
+    uint32_t was, now;
 
+    /* Most calls change nothing.  An input is one component's, and so has one caller at a time. */
+    if ((__atomic_load_n(&o->high, __ATOMIC_RELAXED) >> pin & 1) == level)
+        return;
     /* Held while passing on, so that the far end sees changes in the order in which they happened. */
     pthread_mutex_lock(&o->lock);
     was = o->high;
-    o->high = level ? was | 1u << pin : was & ~(1u << pin);
-    if (!was != !o->high)
-        irq_set(o->out, o->high);
+    now = level ? was | 1u << pin : was & ~(1u << pin);
+    __atomic_store_n(&o->high, now, __ATOMIC_RELAXED);
+    if (!was != !now)
+        irq_set(o->out, now);
     pthread_mutex_unlock(&o->lock);
 }
 
@@ -29,6 +33,6 @@ struct irq irq_or_input(struct irq_or *o)
 void irq_or_reset(struct irq_or *o)
 {
     pthread_mutex_lock(&o->lock);
-    o->high = 0;
+    __atomic_store_n(&o->high, 0, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&o->lock);
 }
