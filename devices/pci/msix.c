@@ -131,7 +131,7 @@ void pci_add_msix(struct pci_func *f, unsigned bar, unsigned n)
     f->msix_cap = pci_add_capability(f, cap, wmask, sizeof(cap));
     f->nvectors = n;
     f->vectors = xcalloc(n, sizeof(*f->vectors));
-    f->msix_region = (struct region){.name = "msix", .ops = &msix_ops};
+    f->msix_region = (struct region){.name = f->dev->id, .ops = &msix_ops};
     pci_add_bar(f, bar, false, &f->msix_region, 2 * half);
     device_add_state(f->dev, "msix", &vector_desc, f->vectors, n);
 }

@@ -446,7 +446,7 @@ int virtio_pci_attach(struct virtio *v, int slot, struct err *err)
         free(p);
         return ret;
     }
-    p->regs = (struct region){.name = v->dev.cls->name, .ops = &regs_ops};
+    p->regs = (struct region){.name = v->dev.id, .ops = &regs_ops};
     pci_add_bar(&p->func, REGS_BAR, true, &p->regs, REGS_SIZE);
     pci_add_msix(&p->func, MSIX_BAR, min_u64(v->nqueues + 1, PCI_MSIX_MAX));
     add_capabilities(p);
