@@ -18,7 +18,7 @@
 #include "vmm/base/log.h"
 
 enum {
-    FORMAT = 1,         /* of the files and of what is kept in them; part of the key */
+    FORMAT = 2,         /* of the files and of what is kept in them; part of the key */
     SETTLED_S = 3,      /* a file that changed later than this may change again without a new time stamp */
     TOUCH_S = 3600,     /* how exact "recently used" is */
     TEMPORARY_S = 3600, /* a writer older than this is dead */
@@ -244,7 +244,8 @@ static int write_kernel(int fd, const struct kernel *k)
     memcpy(h.magic, magic, sizeof(magic));
     memcpy(h.nrelocs, k->nrelocs, sizeof(k->nrelocs));
     for (unsigned i = 0; i < k->nextents; i++) {
-        h.extents[i] = (struct extent){.off = k->extents[i].off, .pos = at, .len = k->extents[i].len};
+        h.extents[i] = k->extents[i];
+        h.extents[i].pos = at;
         at += k->extents[i].len;
     }
     h.relocs = at;

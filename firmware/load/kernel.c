@@ -6,10 +6,17 @@
 #include "firmware/load/elf.h"
 #include "vmm/base/cleanup.h"
 
-/* Runs of zero pages shorter than this stay in an extent: each extent costs a mapping. */
-enum { GAP_MIN = 64 << 10 };
-/* More than this between the segments of a kernel is not believed; it would only be searched for nothing. */
-enum { GAPS_MAX = 32 << 20 };
+/*
+ * What is mapped from the cache, and what is copied.  A stock kernel rewrites nearly every page of its text while it
+ * boots (alternatives, call thunks, trace points): mapped, such a page costs two faults of 4 KiB and is private in the
+ * end; copied, it is part of a huge page.  What stays as it is are long stretches without any address in them: type
+ * and unwind tables, tables of constants.  They are as long with KASLR as without, and all guests share them.
+ */
+enum {
+    SHARE_MIN = 256 << 10,
+    GAP_MIN = 64 << 10,  /* shorter runs of zero pages stay in an extent */
+    GAPS_MAX = 32 << 20, /* more between segments is not believed: it would only be searched for nothing */
+};
 
 uint32_t kernel_relocs(const struct kernel *k)
 {
@@ -36,7 +43,7 @@ bool kernel_valid(const struct kernel *k)
         const struct extent *x = &k->extents[i];
 
         if ((x->off | x->pos | x->len) % KERNEL_PAGE || x->len == 0 || x->off < end ||
-            !range_fits(x->off, x->len, k->memsz) || !range_fits(x->pos, x->len, k->map.n))
+            !range_fits(x->off, x->len, k->memsz) || !range_fits(x->pos, x->len, k->map.n) || x->share > 1)
             return false;
         end = x->off + x->len;
     }
@@ -68,18 +75,40 @@ static void put_segment(uint8_t *kernel, uint64_t at, const uint8_t *src, uint64
     }
 }
 
-/* Finds what is not zero among the first `n` bytes, a multiple of the page. */
+static void add_extent(struct kernel *k, uint64_t off, uint64_t len, bool share)
+{
+    struct extent *last = k->nextents ? &k->extents[k->nextents - 1] : NULL;
+    bool near = last && !last->share && !share && off - (last->off + last->len) < GAP_MIN;
+
+    if (near || k->nextents == KERNEL_EXTENTS_MAX) {
+        last->len = off + len - last->off;
+        last->share = false;
+        return;
+    }
+    k->extents[k->nextents++] = (struct extent){.off = off, .pos = off, .len = len, .share = share};
+}
+
+/* Finds what is not zero among the first `n` bytes, and what of that no relocation touches. */
 static void find_extents(struct kernel *k, uint64_t n)
 {
-    for (uint64_t at = 0; at < n; at += KERNEL_PAGE) {
-        struct extent *last = k->nextents ? &k->extents[k->nextents - 1] : NULL;
+    cleanup_free bool *moves = xcalloc(k->memsz / KERNEL_PAGE, sizeof(*moves));
+    const uint32_t *r = k->relocs;
+    uint64_t end;
 
-        if (all_zero(k->data + at, KERNEL_PAGE))
+    for (unsigned kind = 0; kind < RELOC_KINDS; kind++) {
+        for (uint32_t i = 0; i < k->nrelocs[kind]; i++, r++)
+            moves[*r / KERNEL_PAGE] = moves[(*r + reloc_width(kind) - 1) / KERNEL_PAGE] = true;
+    }
+    for (uint64_t at = 0; at < n; at = end) {
+        for (end = at; end < n && !moves[end / KERNEL_PAGE] && !all_zero(k->data + end, KERNEL_PAGE);)
+            end += KERNEL_PAGE;
+        if (end > at) {
+            add_extent(k, at, end - at, end - at >= SHARE_MIN);
             continue;
-        if (last && (at - (last->off + last->len) < GAP_MIN || k->nextents == KERNEL_EXTENTS_MAX))
-            last->len = at + KERNEL_PAGE - last->off;
-        else
-            k->extents[k->nextents++] = (struct extent){.off = at, .pos = at, .len = KERNEL_PAGE};
+        }
+        if (!all_zero(k->data + at, KERNEL_PAGE))
+            add_extent(k, at, KERNEL_PAGE, false);
+        end = at + KERNEL_PAGE;
     }
 }
 
@@ -154,18 +183,17 @@ int kernel_unpack(const uint8_t *vmlinux, size_t n, const struct setup_header *h
     k.data = k.map.p;
     for (unsigned i = 0; i < elf.nsegs; i++)
         put_segment(k.map.p, elf.segs[i].paddr - k.phys, vmlinux + elf.segs[i].off, elf.segs[i].filesz);
-    find_extents(&k, filled);
     if (convert_relocs(&k, &table, (uint32_t *)(k.map.p + filled)) < 0) {
         kernel_fini(&k);
         return err_set(err, ENOTSUP, "a relocation points outside of the kernel");
     }
+    find_extents(&k, filled);
     *ret = k;
     return 0;
 }
 
 int kernel_place(const struct kernel *k, struct gmem *mem, gpa_t base, uint64_t virt, struct err *err)
 {
-    bool map = k->fd >= 0 && virt == 0;
     struct gspan s;
 
     if (gmem_span(mem, base, k->memsz, KERNEL_PAGE, GMEM_WRITE, &s) < 0)
@@ -173,8 +201,7 @@ int kernel_place(const struct kernel *k, struct gmem *mem, gpa_t base, uint64_t 
     for (unsigned i = 0; i < k->nextents; i++) {
         const struct extent *x = &k->extents[i];
 
-        map = map && gmem_map_file(mem, base + x->off, k->fd, x->pos, x->len, NULL) == 0;
-        if (!map)
+        if (!x->share || k->fd < 0 || gmem_map_file(mem, base + x->off, k->fd, x->pos, x->len, NULL) < 0)
             gspan_put(s, x->off, k->data + x->pos, x->len);
     }
     if (virt)

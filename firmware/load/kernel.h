@@ -5,7 +5,7 @@
 #pragma once
 #include "firmware/load/loader.h"
 
-enum { KERNEL_EXTENTS_MAX = 16, KERNEL_PAGE = 4096 };
+enum { KERNEL_EXTENTS_MAX = 40, KERNEL_PAGE = 4096 };
 #define KERNEL_SPAN_MAX GiB(1) /* KERNEL_IMAGE_SIZE: no x86-64 kernel can be larger */
 
 enum reloc_kind { RELOC_32, RELOC_INVERSE32, RELOC_64, RELOC_KINDS };
@@ -18,6 +18,7 @@ struct kernel {
     unsigned nextents;
     struct extent { /* pages that are not zeroes: at `off` of the kernel lie `len` bytes that are at data + pos */
         uint64_t off, pos, len;
+        uint64_t share; /* 1: nothing in it is relocated */
     } extents[KERNEL_EXTENTS_MAX];
     uint32_t nrelocs[RELOC_KINDS];
     const uint32_t *relocs; /* offsets into the kernel, by kind, each kind ascending; within `map` */
@@ -40,8 +41,8 @@ bool kernel_valid(const struct kernel *k);
 uint32_t kernel_relocs(const struct kernel *k);
 
 /*
- * Puts it into guest RAM at `base`, linked for `virt` bytes above its usual virtual address.  Mapped copy-on-write
- * where it is in a file, needs no relocation and RAM is anonymous; else copied.
+ * Puts it into guest RAM at `base`, linked for `virt` bytes above its usual virtual address.  Its `share` extents are
+ * mapped copy-on-write where it is in a file and RAM is anonymous; all else is copied.
  */
 int kernel_place(const struct kernel *k, struct gmem *mem, gpa_t base, uint64_t virt, struct err *err) must_check;
 

@@ -145,19 +145,25 @@ static inline struct bytes fake_bzimage(const struct setup_header *h, const void
     return b;
 }
 
-/* vmlinux with three things to relocate, and the table behind it. */
-static inline struct bytes fake_vmlinux(void)
+/* vmlinux with `n` bytes, three things in them to relocate, and the table behind it. */
+static inline struct bytes fake_vmlinux_of(size_t n)
 {
-    uint8_t code[0x3000];
+    uint8_t *code = malloc(n);
     struct bytes b;
     const uint32_t virt = 0x80000000 + FAKE_PHYS;
     const uint32_t table[] = {0, virt + FAKE_ABS64, 0, virt + FAKE_INVERSE, 0, virt + FAKE_ABS32};
 
-    for (size_t i = 0; i < sizeof(code); i++)
+    for (size_t i = 0; i < n; i++)
         code[i] = (uint8_t)(i * 7 + 1);
-    b = elf64(FAKE_PHYS, FAKE_PHYS + FAKE_ENTRY, code, sizeof(code), FAKE_MEMSZ, 0);
+    b = elf64(FAKE_PHYS, FAKE_PHYS + FAKE_ENTRY, code, n, n + 0x3000, 0);
     bytes_put(&b, b.n, table, sizeof(table));
+    free(code);
     return b;
+}
+
+static inline struct bytes fake_vmlinux(void)
+{
+    return fake_vmlinux_of(FAKE_MEMSZ - 0x3000);
 }
 
 static inline struct bytes fake_kernel(void)

@@ -61,7 +61,7 @@ extern const char *const config_board_words[];
         O_BOOL(T, M pit, "pit", "off", "an i8254 timer, for kernels without a paravirtual clock"),                   \
         O_BOOL(T, M rng, "rng", "on", "a virtio entropy device"),                                                    \
         O_BOOL(T, M kaslr, "kaslr", "on",                                                                            \
-               "place the kernel at random; its pages become private, so guests share none of them"),                \
+               "place the kernel at random: costs some milliseconds, and no sharing with other guests"),             \
         O_BOOL(T, M kernel_cache, "kernel-cache", "on", "keep decompressed kernels in $XDG_CACHE_HOME/bothy"),       \
         O_BOOL(T, M reboot, "reboot", "on", "a guest's reboot starts it anew; off: it ends bothy"),                  \
         O_STR(T, M name, "name", "bothy", "what to call the guest in messages"),                                     \
