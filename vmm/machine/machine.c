@@ -24,6 +24,7 @@
 #include "vmm/kvm/probe.h"
 #include "vmm/kvm/vm.h"
 #include "vmm/machine/board.h"
+#include "vmm/machine/slow_host.h"
 
 enum { MACHINE_DEVICES_MAX = CONFIG_DEVICES_MAX + 16, E820_MAX = 8 };
 
@@ -480,9 +481,9 @@ static int crashed(struct machine *m)
     return EXIT_CRASHED;
 }
 
-int machine_run(struct machine *m)
+/* The main loop, until a request ends the guest; returns the exit code. */
+static int serve(struct machine *m)
 {
-    machine_start(m);
     for (;;) {
         unsigned r;
         struct err err;
@@ -510,6 +511,18 @@ int machine_run(struct machine *m)
         }
         machine_start(m);
     }
+}
+
+int machine_run(struct machine *m)
+{
+    struct slow_host slow;
+    int code;
+
+    machine_start(m);
+    slow_host_watch(&slow, m->loop);
+    code = serve(m);
+    slow_host_fini(&slow);
+    return code;
 }
 
 int machine_device_tree(const struct config *c, uint8_t **ret, size_t *len, struct err *err)
