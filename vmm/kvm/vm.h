@@ -65,12 +65,12 @@ void vm_stop(struct vm *vm);
 
 /* Guest-physical addresses have this many bits: nothing can be mapped above. */
 unsigned vm_phys_bits(const struct vm *vm);
-/* The guest's line `gsi` (0 to 23); vm_msi: the sink of MSIs.  Borrowed, any thread. */
+/* The guest's line `gsi` (0 to 23); vm_msi: the sink of MSIs.  Borrowed, any thread, but not during vm_reset(). */
 struct irq vm_line(struct vm *vm, unsigned gsi);
 struct msi_sink *vm_msi(struct vm *vm);
 /*
- * ioeventfd.  Any thread.  -errno when KVM has no room or cannot match it; the write then reaches the region as before.
- * The doorbell is copied; delete with the same values.
+ * ioeventfd.  Any thread, but not during vm_reset().  -errno when KVM has no room or cannot match it; the write then
+ * reaches the region as before. The doorbell is copied; delete with the same values.
  */
 int vm_doorbell_add(struct vm *vm, const struct doorbell *d);
 void vm_doorbell_del(struct vm *vm, const struct doorbell *d);

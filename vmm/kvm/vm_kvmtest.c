@@ -14,6 +14,7 @@
 
 #include "vmm/base/cleanup.h"
 #include "vmm/base/test.h"
+#include "vmm/kvm/decode.h"
 #include "vmm/kvm/probe.h"
 
 enum { RAM = 1 << 20, GUEST_CODE = 0x8000, GUEST_DATA = 0x9000, GUEST_IDT = 0x6000, GUEST_IDTR = 0x5000 };
@@ -565,9 +566,7 @@ static void an_emulation_failure_is_reported_with_its_instruction(void **s)
     text = vm_report(g->vm, 0);
     assert_non_null(strstr(text, "d8 05 00 00 00 d0"));
     assert_non_null(strstr(text, "rdi 000000001234abcd"));
-#ifdef HAVE_ZYDIS
-    assert_non_null(strstr(text, "fadd"));
-#endif
+    assert_true(strstr(text, "fadd") || !decode_available());
 }
 
 GUEST(guest_nowhere, 32, "mov $0xe0000000, %eax\n jmp *%eax");
