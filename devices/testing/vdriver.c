@@ -372,29 +372,36 @@ uint16_t vdriver_add(struct vdriver *d, unsigned queue, const struct vdriver_buf
     return id;
 }
 
+static bool has_used(struct vdriver *d, const struct vdriver_queue *q)
+{
+    bool wrap = q->used & WRAP;
+    uint16_t flags;
+
+    if (!d->packed)
+        return get16(d, q->device + 2) != q->used;
+    flags = get16(d, q->desc + (gpa_t)(q->used & ~WRAP) * DESC + 14);
+    return !!(flags & PACKED_AVAIL) == wrap && !!(flags & PACKED_USED) == wrap;
+}
+
 bool vdriver_used(struct vdriver *d, unsigned queue, uint16_t *id, uint32_t *len)
 {
     struct vdriver_queue *q = &d->q[queue];
-    gpa_t at = d->packed ? q->desc + (gpa_t)(q->used & ~WRAP) * DESC : q->device + 4 + 8 * (q->used % q->size);
     uint8_t bytes[DESC];
 
-    must(!gmem_read(d->e.env.mem, at, bytes, d->packed ? DESC : 8));
+    if (!has_used(d, q))
+        return false;
     if (d->packed) {
-        uint16_t flags = get_le16(bytes + 14);
-
-        if (!(flags & PACKED_AVAIL) != !(q->used & WRAP) || !(flags & PACKED_USED) != !(q->used & WRAP))
-            return false;
-        *id = get_le16(bytes + 12);
+        must(!gmem_read(d->e.env.mem, q->desc + (gpa_t)(q->used & ~WRAP) * DESC, bytes, DESC));
         *len = get_le32(bytes + 8);
+        *id = get_le16(bytes + 12);
         assert(*id < q->size);
         q->used = forward(q, q->used, q->ndesc[*id]);
-        return true;
+    } else {
+        must(!gmem_read(d->e.env.mem, q->device + 4 + 8 * (q->used % q->size), bytes, 8));
+        *id = (uint16_t)get_le32(bytes);
+        *len = get_le32(bytes + 4);
+        q->used++;
     }
-    if (get16(d, q->device + 2) == q->used)
-        return false;
-    *id = (uint16_t)get_le32(bytes);
-    *len = get_le32(bytes + 4);
-    q->used++;
     return true;
 }
 

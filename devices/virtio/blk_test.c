@@ -1,5 +1,6 @@
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ring.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
@@ -288,6 +289,55 @@ static void a_header_in_pieces_is_one_header(void **s)
     eject();
 }
 
+/* As in a machine: the device on an I/O thread, the driver (this thread) on a CPU, resets whenever it likes. */
+static void cpu_and_io_thread_meet(void **s)
+{
+    const struct virtio_blk_outhdr h = {.type = htole32(VIRTIO_BLK_T_IN)};
+    struct device *dev;
+    struct err err;
+    char path[64];
+    uint16_t id;
+    uint32_t len;
+
+    (void)s;
+    image = memfd_create("disk", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(image, SIZE), 0);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", image);
+    d = (struct vdriver){.t = &vdriver_mmio, .queue_size = 16};
+    test_env_init(&d.e, VDRIVER_RAM);
+    d.e.env.attach_virtio = vdriver_mmio.attach;
+    assert_int_equal(loop_thread(d.e.env.io_loop, &err), 0);
+    assert_int_equal(device_create(device_class_find("virtio-blk"), "dev0", path, &dev, &err), 0);
+    assert_int_equal(device_init(dev, &d.e.env, d.e.env.io_loop, &err), 0);
+    d.v = container_of(dev, struct virtio, dev);
+    device_reset(dev);
+    device_settle(dev);
+    vdriver_mmio.find(&d);
+    device_start(dev);
+    for (unsigned round = 0; round < 100; round++) {
+        gpa_t at;
+
+        vdriver_start(&d, all);
+        at = vdriver_alloc(&d, 1024);
+        assert_int_equal(gmem_write(d.e.env.mem, at, &h, sizeof(h)), 0);
+        for (unsigned i = 0; i < 5; i++) {
+            const struct vdriver_buf bufs[] = {{at, sizeof(h), false}, {at + 64, 513, true}};
+
+            vdriver_add(&d, 0, bufs, 2, false);
+            vdriver_kick(&d, 0);
+        }
+        for (unsigned i = 0; i < round % 6; i++)
+            while (!vdriver_used(&d, 0, &id, &len))
+                sched_yield();
+        assert_false(vdriver_broken(&d));
+    }
+    vdriver_reset(&d);
+    device_stop(dev);
+    device_destroy(dev);
+    test_env_fini(&d.e);
+    close(image);
+}
+
 static void bad_options_are_refused(void **s)
 {
     static const struct {
@@ -329,6 +379,7 @@ int main(void)
         cmocka_unit_test(limits_and_shape_are_in_the_configuration),
         cmocka_unit_test(the_cache_mode_is_the_drivers_choice_and_kept),
         cmocka_unit_test(a_header_in_pieces_is_one_header),
+        cmocka_unit_test(cpu_and_io_thread_meet),
         cmocka_unit_test(bad_options_are_refused),
     };
 
