@@ -91,6 +91,8 @@ bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret)
         *ret = system_event(c->run->system_event.type);
         return false;
     case KVM_EXIT_INTERNAL_ERROR:
+        /* Of level 0.  KVM_CAP_EXIT_ON_EMULATION_FAILURE stays off: with it a mere program in the guest could end the
+         * machine; without it that program gets an invalid-opcode exception. */
         if (c->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
             *ret = VM_EMULATION_FAILED;
         return false;
