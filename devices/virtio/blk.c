@@ -94,11 +94,10 @@ static void vblk_batch(struct blk_user *u)
     }
 }
 
-static const char *const op_names[] = {[BLK_READ] = "read",
-                                       [BLK_WRITE] = "write",
-                                       [BLK_FLUSH] = "flush",
-                                       [BLK_DISCARD] = "discard",
-                                       [BLK_ZERO] = "write zeroes"};
+static const char *const op_names[] = {
+    [BLK_READ] = "read",       [BLK_WRITE] = "write",       [BLK_FLUSH] = "flush",
+    [BLK_DISCARD] = "discard", [BLK_ZERO] = "write zeroes",
+};
 
 static void vblk_done(struct blk_req *io, int ret)
 {
