@@ -121,21 +121,21 @@ static int start_packed(struct load *ld, const struct image *im, const struct bz
     struct want w = {.size = h->init_size, .align = h->kernel_alignment, .min = h->pref_address, .end = GMEM_LOW_MAX};
     const char *word = ld->in->kaslr ? NULL : "nokaslr";
     struct blob_at initrd;
-    uint64_t below = h->pref_address + h->init_size;
     gpa_t base;
     int rc;
 
+    w.size = max_u64(w.size, im->size - bz->code);
     if (!h->relocatable_kernel)
-        w.end = below;
-    if (room_slots(&ld->room, &w) == 0 || im->size - bz->code > w.size)
-        return ram_short(ld, im->name, max_u64(below, h->pref_address + im->size) + MiB(1), err);
+        w.end = h->pref_address + w.size;
+    if (room_slots(&ld->room, &w) == 0)
+        return ram_short(ld, im->name, h->pref_address + w.size + MiB(1), err);
     base = room_slot(&ld->room, &w, 0);
     room_take(&ld->room, base, w.size);
     rc = image_to_guest(im, bz->code, ld->mem, base, im->size - bz->code, err);
     if (rc < 0)
         return rc;
     rc = initrd_load(ld, ld->initrds, ld->ninitrds, h->initrd_addr_max + 1ull,
-                     h->xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G, below, &initrd, err);
+                     h->xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G, base + w.size, &initrd, err);
     return rc < 0 ? rc : linux_start(ld, h, word, base + ENTRY_64, &initrd, err);
 }
 
