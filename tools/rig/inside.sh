@@ -1,5 +1,6 @@
 # Runs in the machine as process 1, once / and /dev are ready: run the job, send back its output and results, power off.
-# Serial ports: 1 the console, 2 the job's output, 3 its errors, 4 a gzipped tar with the exit code and the files asked for.
+# Serial ports: 1 the console, 2 the job's output (or its terminal), 3 its errors, 4 a gzipped tar with the exit code and
+# the files asked for.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8
 ip link set lo up
 for port in 1 2 3; do stty -F /dev/ttyS$port 115200 raw -echo; done
@@ -9,17 +10,15 @@ if [ -e /rig/tty ]; then
     stty -F /dev/ttyS1 115200 sane rows $rows cols $columns
     setsid -c /bin/sh /rig/job </dev/ttyS1 >/dev/ttyS1 2>&1
     echo $? >/rig/code
-    stty -F /dev/ttyS1 raw # all is out when this returns
-    tar -C / -chzf - rig/code >/dev/ttyS3
-    poweroff -f
+    out= err=
+else
+    # The job writes to pipes, not to the ports, so that it sees no terminal.
+    mkfifo /rig/stdout /rig/stderr
+    cat /rig/stdout >/dev/ttyS1 & out=$!
+    cat /rig/stderr >/dev/ttyS2 & err=$!
+    setsid /bin/sh /rig/job </dev/null >/rig/stdout 2>/rig/stderr
+    echo $? >/rig/code
 fi
-
-# The job writes to pipes, not to the ports, so that it sees no terminal.
-mkfifo /rig/stdout /rig/stderr
-cat /rig/stdout >/dev/ttyS1 & out=$!
-cat /rig/stderr >/dev/ttyS2 & err=$!
-setsid /bin/sh /rig/job </dev/null >/rig/stdout 2>/rig/stderr
-echo $? >/rig/code
 
 # What the job left running may hold its pipes. Kernel threads have no exe.
 for process in /proc/[0-9]*; do
@@ -29,6 +28,7 @@ for process in /proc/[0-9]*; do
     esac
 done
 wait $out $err
+stty -F /dev/ttyS1 raw # returns when all is out
 
 set -- rig/code
 while read -r file; do [ -e "$file" ] && set -- "$@" "${file#/}"; done </rig/out

@@ -1,8 +1,8 @@
 # What the rigs share: the command line, the job that goes in, what comes back. Sourced by svm and vmx, which define
-#   rig_about, rig_memory (MiB), rig_seconds, rig_cpus (only where it can be chosen)
+#   rig_about, rig_memory (MiB), rig_seconds; where it can be chosen, rig_cpus; where the rig can have one, rig_tty=1
 #   rig_prepare   makes what the machine boots from, with rig_initrd
 #   rig_start     is the emulator (exec): the machine's console goes to $job/console, its 2nd, 3rd and 4th serial port
-#                 to $job/out and $job/err (both pipes) and $job/result
+#                 to $job/out and $job/err (both pipes) and $job/result; with $tty, the 2nd is stdin and stdout
 # and end with rig_main "$@". $job is a directory that lives as long as the run.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -25,8 +25,8 @@ Its output and exit code are passed on. 124: time-out, 125: the rig itself faile
   --in FILE          take this file or directory in, under its own name (may be repeated)
   --out FILE         bring this file back when the command has ended (may be repeated)
   -e NAME=VALUE      set an environment word (may be repeated)
-  -v                 show the machine's console on stderr${rig_cpus:+
-  -t                 give the command a terminal: yours, if there is one}
+  -v                 show the machine's console on stderr${rig_tty:+
+  -t                 give the command your terminal}
 END
 }
 
@@ -54,7 +54,7 @@ rig_write_job()
         for word in "${command[@]}"; do printf ' %s' "$(rig_quote "$word")"; done
         echo
     } >"$job/files/rig/job"
-    [[ ! $tty ]] || { stty size 2>/dev/null | grep -v '^0 ' || echo 24 80; } >"$job/files/rig/tty"
+    [[ ! $tty ]] || stty size >"$job/files/rig/tty"
     for word in "${out[@]}"; do realpath -ms "$word"; done >"$job/files/rig/out"
 }
 
@@ -73,7 +73,8 @@ rig_take_result()
     for file in "${out[@]}"; do
         path=$(realpath -ms "$file")
         if [[ -e $job/back$path ]]; then
-            mkdir -p "$(dirname "$file")" && cp -rT "$job/back$path" "$file" || rig_fail "--out $file: cannot write it here"
+            mkdir -p "$(dirname "$file")" && cp -rT "$job/back$path" "$file" ||
+                rig_fail "--out $file: cannot write it here"
         else
             echo "$rig: --out $file: the command left no such file" >&2
             ((code)) || code=125
@@ -81,26 +82,9 @@ rig_take_result()
     done
 }
 
-# Ends as the command did, or says why there is no knowing.
-rig_finish()
-{
-    local code log
-    rig_take_result && exit "$code"
-    mkdir -p "$cache"
-    log=$cache/$rig.log
-    sed 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\r//g' "$job/emulator" "$job/console" >"$log.$$" && mv "$log.$$" "$log"
-    case $status in
-    124 | 137)
-        echo "$rig: time-out after $rig_seconds s; the console's log is $log" >&2
-        exit 124
-        ;;
-    *) rig_fail "no result: $(grep -m1 'Kernel panic' "$log" || tail -n1 "$log"); the console's log is $log" ;;
-    esac
-}
-
 rig_main()
 {
-    local in=() out=() env=() command=() verbose='' tty='' readers emulator status
+    local in=() out=() env=() command=() verbose='' tty='' readers='' emulator status log code
     while (($#)); do
         case $1 in
         --timeout | --memory | --cpus | --in | --out | -e) (($# > 1)) || rig_fail "$1 wants a value" ;;&
@@ -117,13 +101,14 @@ rig_main()
             env+=("$2"); shift 2
             ;;
         -v) verbose=1; shift ;;
-        -t) [[ ${rig_cpus-} ]] || rig_fail '-t: this rig has no terminal'; tty=1; shift ;;
+        -t) [[ ${rig_tty-} ]] || rig_fail '-t: this rig has no terminal'; tty=1; shift ;;
         -h | --help) rig_usage; exit ;;
         --) command=("${@:2}"); break ;;
         *) rig_fail "unknown option '$1' (tools/rig/$rig --help; a command comes after --)" ;;
         esac
     done
     ((${#command[@]})) || rig_fail "no command (tools/rig/$rig --help)"
+    [[ ! $tty || (-t 0 && -t 1) ]] || rig_fail '-t: stdin and stdout are no terminal; without -t none is needed'
 
     children=
     job=$(mktemp -d "${TMPDIR:-/tmp}/bothy-rig.XXXXXX")
@@ -134,23 +119,19 @@ rig_main()
     rig_prepare
 
     : >"$job/console"
+    # timeout(1) passes our signal on to the emulator.
     if [[ $tty ]]; then
         (rig_start) <&0 2>"$job/emulator" &
-        children=$!
-        status=0
-        wait $children || status=$?
-        children=
-        rig_finish
+        emulator=$!
+    else
+        mkfifo "$job/out" "$job/err"
+        cat "$job/out" &
+        readers=$!
+        cat "$job/err" >&2 &
+        readers+=" $!"
+        (rig_start) </dev/null >"$job/emulator" 2>&1 &
+        emulator=$!
     fi
-    mkfifo "$job/out" "$job/err"
-    cat "$job/out" &
-    readers=$!
-    cat "$job/err" >&2 &
-    readers+=" $!"
-    # timeout(1) passes our signal on to the emulator, and has a process group of its own, so that the terminal's Ctrl-C
-    # comes to us alone.
-    (rig_start) </dev/null >"$job/emulator" 2>&1 &
-    emulator=$!
     if [[ $verbose ]]; then
         tail -n +1 -f --pid=$emulator "$job/console" > >(sed -u 's/\r//g' >&2) &
         readers+=" $!"
@@ -164,5 +145,15 @@ rig_main()
     wait $readers || true
     children=
 
-    rig_finish
+    rig_take_result && exit "$code"
+    mkdir -p "$cache"
+    log=$cache/$rig.log
+    sed 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\r//g' "$job/emulator" "$job/console" >"$log.$$" && mv "$log.$$" "$log"
+    case $status in
+    124 | 137)
+        echo "$rig: time-out after $rig_seconds s; the console's log is $log" >&2
+        exit 124
+        ;;
+    *) rig_fail "no result: $(grep -m1 'Kernel panic' "$log" || tail -n1 "$log"); the console's log is $log" ;;
+    esac
 }

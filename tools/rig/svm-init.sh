@@ -1,4 +1,5 @@
-# Sourced by the initramfs's /init in the svm rig: the host's root, which 9p shows read-only, under a tmpfs that takes writes.
+# Sourced by the initramfs's /init in the svm rig: the host's root, which 9p shows read-only, under a tmpfs that takes
+# writes.
 mkdir -p /host /new /over
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576,cache=loose,ro host /host
 mount -t tmpfs over /over
