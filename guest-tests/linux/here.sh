@@ -15,7 +15,7 @@ guest()
 {
     local want=$1 name=$2 code=0
     shift 2
-    timeout -k 5 150 "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 || code=$?
+    timeout -k 5 400 "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 || code=$?
     [[ $code == "$want" ]] || why "bothy ended with $code, not $want"
 }
 says() { grep -qa "$1" "$out" || why "no \"$1\" in the output"; }
@@ -28,7 +28,7 @@ started()
     : >"$out"
     "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 &
     pid=$!
-    for ((i = 0; i < 600; i++)); do
+    for ((i = 0; i < 1500; i++)); do
         grep -qa GUEST "$out" && return
         kill -0 $pid 2>/dev/null || break
         sleep 0.2
@@ -39,7 +39,7 @@ started()
 ended()
 {
     local code=0
-    (sleep 60; kill -9 $pid) 2>/dev/null &
+    (sleep 300; kill -9 $pid) 2>/dev/null &
     local watchdog=$!
     wait $pid || code=$?
     kill $watchdog 2>/dev/null
@@ -114,7 +114,7 @@ scenario_disk_read_only()
 
 echoes() # TTY OPTION…
 {
-    (sleep 0; for ((i = 0; i < 600; i++)); do grep -qa 'GUEST listens' "$out" && break; sleep 0.2; done
+    (for ((i = 0; i < 600; i++)); do grep -qa 'GUEST listens' "$out" && break; sleep 0.2; done
         echo 'over the wire') | guest 0 echo -a "tty=$1" "${@:2}" && says 'GUEST heard over the wire'
 }
 scenario_console_both_ways() { : >"$out"; echoes hvc0 --console stdio; }
