@@ -97,7 +97,7 @@ disk_round_trip() # OPTION…
     mkdir -p "$mnt/root"
     head -c 5000000 /dev/urandom >"$mnt/root/from-host"
     (cd "$mnt/root" && sha256sum from-host | sed 's,from-host,/mnt/from-host,' >from-host.sum)
-    mkfs.ext4 -q -d "$mnt/root" "$image" 64M || { why 'mkfs.ext4 failed'; return; }
+    mkfs.ext4 -q -d "$mnt/root" "$image" 64M >/dev/null 2>&1 || { why 'mkfs.ext4 failed'; return; }
     guest 0 disk -d "$image" "$@" && says 'GUEST disk done' || return
     e2fsck -fn "$image" >"$scratch/fsck" 2>&1 || { why "fsck: $(tail -n1 "$scratch/fsck")"; return; }
     debugfs -R "dump /from-guest $mnt/back" "$image" 2>/dev/null
