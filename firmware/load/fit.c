@@ -13,7 +13,7 @@
 #include "firmware/load/loader.h"
 #include "firmware/load/payload.h"
 
-enum { FIT_UNPACKED_MAX = 1 << 30 };
+enum { FDT_VERSION = 17, FIT_UNPACKED_MAX = 1 << 30 };
 #define FIT_FILE_MAX GiB(2)
 
 struct fit {
@@ -44,7 +44,8 @@ static int open_fit(struct fit *f, const struct image *im, struct err *err)
         return err_set(err, EINVAL,
                        "%s: truncated FIT image: its header says %u bytes, the file has %" PRIu64 "; copy it again",
                        im->name, fdt_totalsize(f->file.p), im->size);
-    if (fdt_check_full(f->file.p, im->size) < 0)
+    /* libfdt follows a null pointer in older versions' trees, in which no FIT image ever was. */
+    if (fdt_version(f->file.p) < FDT_VERSION || fdt_check_full(f->file.p, im->size) < 0)
         return err_set(err, EINVAL, "%s: damaged device tree; build or copy it again", im->name);
     f->images = fdt_path_offset(f->file.p, "/images");
     if (f->images < 0)

@@ -266,6 +266,16 @@ static void what_does_not_make_sense_is_named(void **state)
     assert_fails(w, &p, "kernel-7");
 }
 
+static void tree_of_an_old_version_is_refused(void **state)
+{
+    struct world *w = *state;
+    struct bytes b = fit(&good, fake_kernel());
+
+    fdt_set_version(b.p, 13);
+    assert_true(boot(w, b) < 0);
+    assert_non_null(strstr(w->err.msg, "damaged"));
+}
+
 static void damaged_trees_never_crash(void **state)
 {
     struct world *w = *state;
@@ -289,10 +299,15 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        T(default_configuration_boots),  T(kernel_may_be_any_kind_but_a_tree),
-        T(kernel_may_be_compressed),     T(ramdisk_comes_before_the_initrds_given),
-        T(every_hash_is_checked),        T(hash_of_unknown_kind_is_not_passed_over),
-        T(data_may_lie_behind_the_tree), T(what_does_not_make_sense_is_named),
+        T(default_configuration_boots),
+        T(kernel_may_be_any_kind_but_a_tree),
+        T(kernel_may_be_compressed),
+        T(ramdisk_comes_before_the_initrds_given),
+        T(every_hash_is_checked),
+        T(hash_of_unknown_kind_is_not_passed_over),
+        T(data_may_lie_behind_the_tree),
+        T(what_does_not_make_sense_is_named),
+        T(tree_of_an_old_version_is_refused),
         T(damaged_trees_never_crash),
 #undef T
     };
