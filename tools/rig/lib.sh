@@ -124,10 +124,11 @@ rig_main()
         (rig_start) <&0 2>"$job/emulator" &
         emulator=$!
     else
+        # Line by line, so that neither breaks into the other's.
         mkfifo "$job/out" "$job/err"
-        cat "$job/out" &
+        stdbuf -oL sed '' "$job/out" &
         readers=$!
-        cat "$job/err" >&2 &
+        stdbuf -oL sed '' "$job/err" >&2 &
         readers+=" $!"
         (rig_start) </dev/null >"$job/emulator" 2>&1 &
         emulator=$!

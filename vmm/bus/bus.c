@@ -24,7 +24,7 @@ struct bus {
 
 /* What an address meets: offset and room, since the region may be moved at any moment. */
 struct hit {
-    struct region *region; /* NULL: a hole */
+    struct region *region; /* NULL: a hole, in which `len` bytes follow the address */
     uint64_t off, len;
 };
 
@@ -159,10 +159,12 @@ static struct hit find(struct bus *b, uint64_t addr)
         struct hit hit = look_at(b, LOAD(b->recent), addr);
 
         if (!hit.region) {
-            unsigned at = upper(b, addr) - 1; /* of none: beyond any */
+            unsigned next = upper(b, addr);
 
-            hit = look_at(b, at, addr);
-            STORE(b->recent, at);
+            hit = look_at(b, next - 1, addr); /* of none: beyond any */
+            if (!hit.region)
+                hit.len = (next < LOAD(b->n) ? LOAD(b->slots[next].base) : b->limit) - addr;
+            STORE(b->recent, next - 1);
         }
         if (!(seq & 1) && LOAD(b->seq) == seq)
             return hit;
@@ -257,7 +259,7 @@ void bus_access(struct bus *b, uint64_t addr, void *data, unsigned size, bool wr
     uint8_t *p = data;
 
     while (size) {
-        struct hit h = addr < b->limit ? find(b, addr) : (struct hit){0};
+        struct hit h = addr < b->limit ? find(b, addr) : (struct hit){.len = UINT64_MAX};
         unsigned n = size;
 
         if (h.region && h.region->ops->sizes & size && !(size & (size - 1)) && !(h.off & (size - 1)) &&
@@ -266,9 +268,9 @@ void bus_access(struct bus *b, uint64_t addr, void *data, unsigned size, bool wr
             return;
         }
         if (!h.region) {
-            n = 1;
+            n = (unsigned)min_u64(size, h.len);
             if (!write)
-                *p = 0xff;
+                memset(p, 0xff, n);
         } else {
             n = access_part(&h, p, size, write);
         }
