@@ -31,11 +31,17 @@ button)
     head -c 1 /dev/input/event0 >/dev/null && echo "GUEST button"
     ;;
 balloon)
-    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        [ "$(kib MemTotal)" -lt 300000 ] && break
+    for i in $(seq 40); do
+        [ "$(kib MemFree)" -lt 240000 ] && break
         sleep 0.5
     done
-    echo "GUEST mem=$(($(kib MemTotal) / 1024))"
+    echo "GUEST free=$(($(kib MemFree) / 1024))"
+    ;;
+free)
+    dd if=/dev/zero of=/filled bs=1M count=200 2>/dev/null
+    echo "GUEST filled"
+    rm /filled
+    while :; do sleep 100; done
     ;;
 panic) echo c >/proc/sysrq-trigger ;;
 code) guest-exit 7 ;;

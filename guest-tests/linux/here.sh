@@ -149,8 +149,23 @@ scenario_balloon_takes_memory()
 {
     guest 0 balloon -m 512M --device virtio-balloon,size=256M || return
     local mem
-    mem=$(sed -n 's/.*GUEST mem=\([0-9]*\).*/\1/p' "$out")
-    ((mem < 300)) || why "the guest still has $mem MiB of 512"
+    mem=$(sed -n 's/.*GUEST free=\([0-9]*\).*/\1/p' "$out")
+    ((mem < 240)) || why "the guest still has $mem MiB of 512 free"
+}
+resident() { echo $(($(sed -n 's/^VmRSS:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/$pid/status) / 1024)); } # MiB
+scenario_free_memory_comes_back()
+{
+    started free -m 512M --device virtio-balloon || return
+    local full now i
+    full=$(resident)
+    for ((i = 0; i < 300; i++)); do
+        now=$(resident)
+        ((now < full - 150)) && break
+        sleep 0.2
+    done
+    kill -KILL $pid
+    wait $pid 2>/dev/null
+    ((full > 200 && now < full - 150)) || why "$full MiB were resident and $now are after the guest freed 200"
 }
 scenario_memory_shared() { boots 2 512 400 --memory-backing shared; }
 scenario_memory_hugetlb()

@@ -152,21 +152,22 @@ static struct hit look_at(const struct bus *b, unsigned at, uint64_t addr)
     return off < len ? (struct hit){.region = LOAD(s->region), .off = off, .len = len} : (struct hit){0};
 }
 
+/* Whether the table stood still since `seq` was loaded, so that what was seen of it holds. */
+static bool steady(const struct bus *b, unsigned seq)
+{
+    return !(seq & 1) && LOAD(b->seq) == seq;
+}
+
 static struct hit find(struct bus *b, uint64_t addr)
 {
     for (;;) {
-        unsigned seq = LOAD(b->seq);
-        struct hit hit = look_at(b, LOAD(b->recent), addr);
+        unsigned seq = LOAD(b->seq), next = upper(b, addr);
+        struct hit hit = look_at(b, next - 1, addr); /* of none: beyond any */
 
-        if (!hit.region) {
-            unsigned next = upper(b, addr);
-
-            hit = look_at(b, next - 1, addr); /* of none: beyond any */
-            if (!hit.region)
-                hit.len = (next < LOAD(b->n) ? LOAD(b->slots[next].base) : b->limit) - addr;
-            STORE(b->recent, next - 1);
-        }
-        if (!(seq & 1) && LOAD(b->seq) == seq)
+        if (!hit.region)
+            hit.len = (next < LOAD(b->n) ? LOAD(b->slots[next].base) : b->limit) - addr;
+        STORE(b->recent, next - 1);
+        if (steady(b, seq))
             return hit;
         pthread_mutex_lock(&b->lock); /* until the change is over */
         pthread_mutex_unlock(&b->lock);
@@ -224,10 +225,9 @@ static void access_one(struct region *r, uint64_t off, uint8_t *data, unsigned s
 
 /*
  * Serves the first bytes of an access; returns how many.  The largest declared size that fits is used, which is all of
- * an access that the region takes as it is; else, for reads, the smallest one that covers the first byte.  Rare, so
- * kept out of the way of bus_access().
+ * an access that the region takes as it is; else, for reads, the smallest one that covers the first byte.
  */
-static __attribute__((noinline)) unsigned access_part(const struct hit *h, uint8_t *data, unsigned size, bool write)
+static unsigned access_part(const struct hit *h, uint8_t *data, unsigned size, bool write)
 {
     uint8_t word[8];
     unsigned n;
@@ -254,29 +254,35 @@ static __attribute__((noinline)) unsigned access_part(const struct hit *h, uint8
     return 1;
 }
 
-void bus_access(struct bus *b, uint64_t addr, void *data, unsigned size, bool write)
+/* Any access, in parts. */
+static __attribute__((noinline)) void access_parts(struct bus *b, uint64_t addr, uint8_t *p, unsigned size, bool write)
 {
-    uint8_t *p = data;
-
     while (size) {
         struct hit h = addr < b->limit ? find(b, addr) : (struct hit){.len = UINT64_MAX};
-        unsigned n = size;
+        unsigned n;
 
-        if (h.region && h.region->ops->sizes & size && !(size & (size - 1)) && !(h.off & (size - 1)) &&
-            range_fits(h.off, size, h.len)) {
-            access_one(h.region, h.off, p, size, write); /* as nearly all are */
-            return;
-        }
-        if (!h.region) {
+        if (h.region) {
+            n = access_part(&h, p, size, write);
+        } else {
             n = (unsigned)min_u64(size, h.len);
             if (!write)
                 memset(p, 0xff, n);
-        } else {
-            n = access_part(&h, p, size, write);
         }
         if (__builtin_add_overflow(addr, n, &addr))
             addr = UINT64_MAX; /* nothing is mapped there: the rest does not wrap to address 0 */
         p += n;
         size -= n;
     }
+}
+
+void bus_access(struct bus *b, uint64_t addr, void *data, unsigned size, bool write)
+{
+    unsigned seq = LOAD(b->seq);
+    struct hit h = look_at(b, LOAD(b->recent), addr);
+
+    if (h.region && steady(b, seq) && h.region->ops->sizes & size && !(size & (size - 1)) && !(h.off & (size - 1)) &&
+        range_fits(h.off, size, h.len))
+        access_one(h.region, h.off, data, size, write); /* as nearly all are */
+    else
+        access_parts(b, addr, data, size, write);
 }

@@ -22,7 +22,7 @@ const char *kvm_exit_name(uint32_t reason)
 static bool serve_io(struct vcpu *c, struct exit_record *rec)
 {
     struct kvm_run *run = c->run;
-    uint8_t *data = (uint8_t *)run + run->io.data_offset;
+    uint8_t *data = (uint8_t *)run + run->io.data_offset, *p = data;
     bool write = run->io.direction == KVM_EXIT_IO_OUT;
     unsigned size = run->io.size;
     uint32_t count = run->io.count;
@@ -30,8 +30,10 @@ static bool serve_io(struct vcpu *c, struct exit_record *rec)
 
     if (!range_fits(run->io.data_offset, max_u64(bytes, sizeof(rec->data)), c->vm->run_len) || !bytes || size > 4)
         return false;
-    for (uint32_t i = 0; i < count; i++)
-        bus_access(c->vm->pio, run->io.port, data + (size_t)i * size, size, write);
+    do {
+        bus_access(c->vm->pio, run->io.port, p, size, write);
+        p += size;
+    } while (p < data + bytes);
     rec->addr = run->io.port;
     rec->size = (uint8_t)size;
     rec->count = count;
