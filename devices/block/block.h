@@ -1,7 +1,10 @@
 /*
- * The block layer: nodes of one shape, each with one driver.  The core checks range, alignment and read-only and counts
- * requests in flight, so drivers assume valid input; a driver may do a part of a request, and the core comes back with
- * the rest.
+ * The block layer: a disk is a tree of nodes of one shape, each with one driver.  At the leaves are files; above them
+ * image formats, with the image they are based on beside them, and filters.
+ *
+ * Requests go two roads.  A front end with a lane submits and is called back; what a driver can say the place of (see
+ * map in driver.h) goes straight to the leaf's io_uring, everything else runs on a worker.  The verbs of `bothy img`
+ * and the drivers themselves call blk_rw() and its like, which block, from any thread.
  */
 #pragma once
 #include "vmm/base/base.h"
@@ -13,15 +16,27 @@ enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO };
 
 struct blk;
 
-struct blk_req { /* embedded in its owner's request; belongs to the node from submit until done */
+struct blk_io {
     enum blk_op op;
     bool unmap;        /* BLK_ZERO: need not stay allocated */
-    uint64_t off, len; /* bytes; this and iov are used up on the way */
-    struct iovec *iov; /* BLK_READ, BLK_WRITE: `len` bytes */
-    unsigned niov;
+    uint64_t off, len; /* bytes */
+    /* BLK_READ, BLK_WRITE: `len` bytes, perhaps a guest's memory: touched by system calls and iov_*() only. */
+    struct iovec *iov;
+    unsigned niov; /* at most BLK_IOV_MAX */
+};
+enum { BLK_IOV_MAX = 1024 }; /* what one system call takes */
+
+struct blk_req {      /* embedded in its owner's request; belongs to the block layer from submit until done */
+    struct blk_io io; /* used up on the way, its iovecs too */
     void (*done)(struct blk_req *r, int ret); /* in the lane, never from inside submit; 0 or -errno */
     /* Below: the block layer's. */
-    struct blk *blk;
+    struct blk *top;    /* submitted to */
+    struct blk *blk;    /* who has it now */
+    struct blk *holder; /* who is told when it is through: see release in driver.h; NULL: nobody */
+    uint64_t off, left; /* of the whole, in top; io is the part that is under way */
+    unsigned hold;
+    unsigned niov; /* of the whole, from io.iov on */
+    size_t cut;    /* bytes that the part's last iovec was shortened by */
     struct work work;
     struct list link;
     int ret;
@@ -29,8 +44,9 @@ struct blk_req { /* embedded in its owner's request; belongs to the node from su
 
 struct blk_limits {
     uint64_t size;  /* bytes; a multiple of align */
-    uint32_t align; /* of off and len; power of two, ≥ 512 */
+    uint32_t align; /* of off and len of submitted requests; power of two, ≥ 512 */
     bool read_only;
+    bool grows; /* a file below an image format: it may be written beyond its size, and reads as zeroes there */
 };
 
 struct blk_user { /* embedded in the front end */
@@ -38,19 +54,20 @@ struct blk_user { /* embedded in the front end */
     void (*batch)(struct blk_user *u);
 };
 
-struct blk_driver {
-    const char *name;
-    void (*submit)(struct blk *b, struct blk_req *r); /* answered by blk_complete(), never from inside */
-    void (*kick)(struct blk *b);                      /* see blk_kick(); may be NULL */
-    void (*close)(struct blk *b);                     /* frees the node */
-};
+struct blk_driver;
 
 struct blk { /* first member of a driver's own struct */
     const struct blk_driver *drv;
-    struct lane *lane;     /* borrowed: the front end's */
-    struct blk_user *user; /* borrowed; may be NULL */
+    char *name;            /* for messages: the path, as the user or the image above wrote it */
+    struct lane *lane;     /* borrowed: the front end's; NULL: blocking calls only */
+    struct blk *parent;    /* who has it as `file` or `backing`; NULL: the front end */
+    struct blk_user *user; /* borrowed; of the top node; may be NULL */
+    struct blk *file;      /* where its bytes are; NULL: a leaf */
+    struct blk *backing;   /* what it reads as where it holds nothing itself; may be shorter; NULL: zeroes */
     struct blk_limits lim;
 };
+
+enum blk_cache { BLK_CACHE_WRITEBACK, BLK_CACHE_NONE, BLK_CACHE_WRITETHROUGH, BLK_CACHE_UNSAFE };
 
 struct blk_open_opts {
     bool read_only;
@@ -62,15 +79,30 @@ struct blk_open_opts {
 /* Opens `path`, a regular file or a block device, as a raw disk and locks it against a second writer. */
 int blk_open(const char *path, const struct blk_open_opts *o, struct lane *lane, struct blk_user *user,
              struct blk **ret, struct err *err) must_check;
-void blk_close(struct blk *b); /* nothing in flight; accepts NULL */
+void blk_close(struct blk *b); /* with all below; nothing in flight; accepts NULL */
 
-/* In the lane.  Every request is answered by done(), also those that fail the core's checks: -EINVAL (off or len),
- * -EROFS. */
+/* ---- With a lane, in it. ---- */
+
+/* Every request is answered by done(), also those that fail the core's checks: -EINVAL (off or len), -EROFS. */
 void blk_submit(struct blk *b, struct blk_req *r);
 /* After a batch of submits: hands them to the kernel in one go. */
 void blk_kick(struct blk *b);
 
-/* For drivers, in the lane: `ret` bytes are done (0 for a flush), or -errno. */
-void blk_complete(struct blk_req *r, int64_t ret);
-/* For drivers, after one or more blk_complete(). */
-void blk_batch(struct blk *b);
+/* ---- Blocking, from any thread, many at a time; any alignment.  All of it or -errno. ---- */
+
+int blk_rw(struct blk *b, const struct blk_io *io) must_check;
+/* io's operation on a part of it, `n` bytes from `skip` on, at `off` of `b`. */
+int blk_rw_part(struct blk *b, const struct blk_io *io, uint64_t skip, uint64_t n, uint64_t off) must_check;
+int blk_pread(struct blk *b, void *buf, size_t n, uint64_t off) must_check;
+int blk_pwrite(struct blk *b, const void *buf, size_t n, uint64_t off) must_check;
+int blk_zero(struct blk *b, uint64_t off, uint64_t n, bool unmap) must_check;
+int blk_discard(struct blk *b, uint64_t off, uint64_t n) must_check;
+int blk_flush(struct blk *b) must_check;
+
+/* ---- `n` bytes of data, from `skip` on, of iovecs that may be a guest's memory. ---- */
+
+void iov_put(const struct iovec *iov, uint64_t skip, const void *src, size_t n);
+void iov_get(const struct iovec *iov, uint64_t skip, void *dst, size_t n);
+void iov_zero(const struct iovec *iov, uint64_t skip, uint64_t n);
+/* As much of them as fits into `max` iovecs of `ret`: the number of these, and of bytes in *len. */
+unsigned iov_part(const struct iovec *iov, uint64_t skip, uint64_t n, struct iovec *ret, unsigned max, uint64_t *len);

@@ -15,7 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#include "devices/block/block.h"
+#include "devices/block/driver.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
 #include "vmm/mem/gmem.h"
@@ -32,10 +32,11 @@ enum {
 struct file {
     struct blk b;
     int fd;
-    bool device;        /* a block device */
-    uint64_t bytes;     /* the file's own size: the last sector may be cut short */
-    uint32_t mem_align; /* of buffers; 1 unless O_DIRECT */
-    bool uring;         /* `ring` is there */
+    bool device;            /* a block device */
+    uint64_t bytes;         /* the file's own size: the last sector may be cut short */
+    uint32_t mem_align;     /* of buffers; 1 unless O_DIRECT */
+    pthread_mutex_t halves; /* whoever writes parts of blocks with O_DIRECT */
+    bool uring;             /* `ring` is there */
     struct io_uring ring;
     struct watch watch;  /* of the ring */
     unsigned inflight;   /* requests in the ring */
@@ -49,127 +50,156 @@ static struct file *file_of(struct blk *b)
 }
 
 /*
- * A read met the end of the file.  What is left is the rest of the last sector, which reads as zeroes, unless somebody
- * cut the file behind our back.
+ * A read met the end of the file.  What is left of the last sector reads as zeroes, and all that is left where an image
+ * format has not yet written; else somebody cut the file behind our back.
  */
-static int64_t read_past_end(const struct file *f, const struct blk_req *r)
+static bool past_end_is_zero(const struct file *f, uint64_t off)
 {
-    static const char zeroes[SECTOR];
-
-    if (r->off < f->bytes)
-        return -EIO;
-    for (unsigned i = 0; i < r->niov; i++)
-        gspan_put((struct gspan){.p = r->iov[i].iov_base, .len = r->iov[i].iov_len}, 0, zeroes, r->iov[i].iov_len);
-    return (int64_t)r->len;
+    return f->b.lim.grows || off >= f->bytes;
 }
 
 static void complete(struct file *f, struct blk_req *r, int64_t ret)
 {
-    if (!ret && r->op == BLK_READ)
-        ret = read_past_end(f, r);
+    if (!ret && r->io.op == BLK_READ) {
+        ret = past_end_is_zero(f, r->io.off) ? (int64_t)r->io.len : -EIO;
+        if (ret > 0)
+            iov_zero(r->io.iov, 0, r->io.len);
+    }
     blk_complete(r, ret);
 }
 
-/* Does the kernel take the request's buffers as they are? */
-static bool buffers_fit(const struct file *f, const struct blk_req *r)
+/* Does the kernel take the buffers as they are? */
+static bool buffers_fit(const struct file *f, const struct blk_io *io)
 {
     uintptr_t bits = 0;
 
-    for (unsigned i = 0; i < r->niov && f->mem_align > 1; i++)
-        bits |= (uintptr_t)r->iov[i].iov_base | r->iov[i].iov_len;
+    for (unsigned i = 0; i < io->niov && f->mem_align > 1; i++)
+        bits |= (uintptr_t)io->iov[i].iov_base | io->iov[i].iov_len;
     return !(bits & (f->mem_align - 1));
 }
 
-/* ---- On a worker. ---- */
+/* ---- Blocking. ---- */
 
-static ssize_t transfer(const struct file *f, const struct blk_req *r, struct iovec *iov, unsigned niov)
+static ssize_t transfer(const struct file *f, enum blk_op op, struct iovec *iov, unsigned niov, uint64_t off)
 {
-    off_t off = (off_t)r->off;
-    ssize_t n = r->op == BLK_READ ? preadv(f->fd, iov, (int)niov, off) : pwritev(f->fd, iov, (int)niov, off);
+    ssize_t n;
 
+    do
+        n = op == BLK_READ ? preadv(f->fd, iov, (int)niov, (off_t)off) : pwritev(f->fd, iov, (int)niov, (off_t)off);
+    while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
 
-static ssize_t bounce(const struct file *f, struct blk_req *r)
+/*
+ * What O_DIRECT does not take as it is goes through a buffer of ours, `at` bytes into the request.  Where it covers
+ * blocks by halves these are read first; nobody else may do that at the same time.
+ */
+static ssize_t bounce(struct file *f, const struct blk_io *io, uint64_t at)
 {
-    size_t len = min_u64(r->len, BOUNCE_MAX), at = 0;
-    cleanup_free char *buf = aligned_alloc(DIRECT_ALIGN_MAX, align_up(len, DIRECT_ALIGN_MAX));
-    struct iovec one = {.iov_base = buf, .iov_len = len};
+    uint64_t align = f->b.lim.align, off = io->off + at, start = align_down(off, align);
+    uint64_t len = min_u64(io->len - at, BOUNCE_MAX), size = align_up(off + len, align) - start;
+    cleanup_free char *buf = aligned_alloc(DIRECT_ALIGN_MAX, align_up(size, DIRECT_ALIGN_MAX));
+    struct iovec one = {.iov_base = buf, .iov_len = size};
+    bool halves = io->op == BLK_WRITE && (start != off || size != len);
     ssize_t n = 0;
 
     if (!buf)
         return -ENOMEM;
-    if (r->op == BLK_READ) {
-        n = transfer(f, r, &one, 1);
-        if (n <= 0)
-            return n;
-        len = (size_t)n;
+    if (halves)
+        pthread_mutex_lock(&f->halves);
+    if (io->op == BLK_READ || halves) {
+        n = transfer(f, BLK_READ, &one, 1, start);
+        if (n >= 0 && (size_t)n < size) /* the file ends there */
+            memset(buf + n, 0, size - (size_t)n);
     }
-    for (unsigned i = 0; at < len; i++) {
-        size_t part = min_u64(r->iov[i].iov_len, len - at);
-        struct gspan g = {.p = r->iov[i].iov_base, .len = part};
-
-        if (r->op == BLK_READ)
-            gspan_put(g, 0, buf + at, part);
-        else
-            gspan_get(g, 0, buf + at, part);
-        at += part;
+    if (n >= 0 && io->op == BLK_WRITE) {
+        iov_get(io->iov, at, buf + (off - start), len);
+        n = transfer(f, BLK_WRITE, &one, 1, start);
     }
-    return r->op == BLK_READ ? n : transfer(f, r, &one, 1);
+    if (halves)
+        pthread_mutex_unlock(&f->halves);
+    if (n < 0)
+        return n;
+    n -= (ssize_t)(off - start);
+    if (n <= 0)
+        return 0;
+    n = (ssize_t)min_u64((uint64_t)n, len);
+    if (io->op == BLK_READ)
+        iov_put(io->iov, at, buf + (off - start), (size_t)n);
+    return n;
 }
 
-static ssize_t write_zeroes(const struct file *f, const struct blk_req *r, size_t len)
+static int read_write(struct file *f, const struct blk_io *io)
+{
+    bool fit = buffers_fit(f, io) && !((io->off | io->len) & (f->mem_align - 1));
+    struct iovec iov[64];
+    uint64_t len;
+
+    for (uint64_t at = 0; at < io->len;) {
+        unsigned niov = iov_part(io->iov, at, io->len - at, iov, array_len(iov), &len);
+        ssize_t n = fit ? transfer(f, io->op, iov, niov, io->off + at) : bounce(f, io, at);
+
+        if (n < 0)
+            return (int)n;
+        if (!n) {
+            if (io->op != BLK_READ || !past_end_is_zero(f, io->off + at))
+                return -EIO;
+            iov_zero(io->iov, at, io->len - at);
+            return 0;
+        }
+        at += (uint64_t)n;
+    }
+    return 0;
+}
+
+static ssize_t write_zeroes(struct file *f, uint64_t off, uint64_t len)
 {
     static const char zeroes[ZEROES] __attribute__((aligned(DIRECT_ALIGN_MAX)));
-    ssize_t n = pwrite(f->fd, zeroes, min_u64(len, ZEROES), (off_t)r->off);
+    struct iovec iov = {.iov_base = (void *)zeroes, .iov_len = min_u64(len, ZEROES)};
+    int rc = read_write(f, &(struct blk_io){.op = BLK_WRITE, .off = off, .len = iov.iov_len, .iov = &iov, .niov = 1});
 
-    return n < 0 ? -errno : n;
+    return rc ? rc : (ssize_t)iov.iov_len;
 }
 
-static ssize_t fill_range(const struct file *f, const struct blk_req *r)
+static ssize_t fill_some(struct file *f, const struct blk_io *io, uint64_t off, uint64_t len)
 {
-    size_t len = min_u64(r->len, RANGE_MAX);
-    uint64_t range[2] = {r->off, len};
-    bool punch = r->op == BLK_DISCARD || r->unmap;
+    uint64_t range[2] = {off, min_u64(len, RANGE_MAX)};
+    bool punch = io->op == BLK_DISCARD || io->unmap;
     int rc;
 
     if (f->device)
-        rc = ioctl(f->fd, r->op == BLK_DISCARD ? BLKDISCARD : BLKZEROOUT, range);
+        rc = ioctl(f->fd, io->op == BLK_DISCARD ? BLKDISCARD : BLKZEROOUT, range);
     else
-        rc = fallocate(f->fd, FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
-                       (off_t)r->off, (off_t)len);
+        rc = fallocate(f->fd, FALLOC_FL_KEEP_SIZE | (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE), (off_t)off,
+                       (off_t)range[1]);
     if (!rc)
-        return (ssize_t)len;
-    if (errno == EOPNOTSUPP && r->op == BLK_ZERO)
-        return write_zeroes(f, r, len);
+        return (ssize_t)range[1];
+    if (errno == EOPNOTSUPP && io->op == BLK_ZERO)
+        return write_zeroes(f, off, range[1]);
     return -errno;
 }
 
-static int run_work(struct work *w)
+static int file_rw(struct blk *b, const struct blk_io *io)
 {
-    struct blk_req *r = container_of(w, struct blk_req, work);
-    const struct file *f = file_of(r->blk);
+    struct file *f = file_of(b);
+    ssize_t n;
 
-    switch (r->op) {
+    switch (io->op) {
     case BLK_READ:
     case BLK_WRITE:
-        return (int)(buffers_fit(f, r) ? transfer(f, r, r->iov, r->niov) : bounce(f, r));
+        return read_write(f, io);
     case BLK_FLUSH:
         return fdatasync(f->fd) ? -errno : 0;
     case BLK_DISCARD:
     case BLK_ZERO:
-        return (int)fill_range(f, r);
+        for (uint64_t at = 0; at < io->len; at += (uint64_t)n) {
+            n = fill_some(f, io, io->off + at, io->len - at);
+            if (n < 0)
+                return (int)n;
+        }
+        return 0;
     }
     return -EINVAL;
-}
-
-static void work_done(struct work *w, int ret)
-{
-    struct blk_req *r = container_of(w, struct blk_req, work);
-    struct blk *b = r->blk;
-
-    complete(file_of(b), r, ret);
-    blk_batch(b);
 }
 
 /* ---- By io_uring, in the lane. ---- */
@@ -179,10 +209,10 @@ static void to_ring(struct file *f, struct blk_req *r)
     struct io_uring_sqe *sqe = io_uring_get_sqe(&f->ring);
 
     assert(sqe); /* there are as many as requests may be in flight */
-    if (r->op == BLK_READ)
-        io_uring_prep_readv(sqe, 0, r->iov, r->niov, r->off);
-    else if (r->op == BLK_WRITE)
-        io_uring_prep_writev(sqe, 0, r->iov, r->niov, r->off);
+    if (r->io.op == BLK_READ)
+        io_uring_prep_readv(sqe, 0, r->io.iov, r->io.niov, r->io.off);
+    else if (r->io.op == BLK_WRITE)
+        io_uring_prep_writev(sqe, 0, r->io.iov, r->io.niov, r->io.off);
     else
         io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
     sqe->flags |= IOSQE_FIXED_FILE;
@@ -233,14 +263,12 @@ static void file_submit(struct blk *b, struct blk_req *r)
 {
     struct file *f = file_of(b);
 
-    if (!f->uring || r->op == BLK_DISCARD || r->op == BLK_ZERO || !buffers_fit(f, r)) {
-        r->work = (struct work){.lane = b->lane, .run = run_work, .done = work_done};
-        work_submit(&r->work);
-    } else if (f->inflight < RING_ENTRIES) {
+    if (!f->uring || r->io.op == BLK_DISCARD || r->io.op == BLK_ZERO || !buffers_fit(f, &r->io))
+        blk_to_worker(r);
+    else if (f->inflight < RING_ENTRIES)
         to_ring(f, r);
-    } else {
+    else
         list_add_tail(&f->waiting, &r->link);
-    }
 }
 
 static void file_close(struct blk *b)
@@ -255,11 +283,15 @@ static void file_close(struct blk *b)
         file_unlock(f->fd); /* the kernel may keep the file for the ring a little longer */
         close(f->fd);
     }
-    free(f);
+    pthread_mutex_destroy(&f->halves);
 }
 
-static const struct blk_driver file_driver = {
-    .name = "file", .submit = file_submit, .kick = file_kick, .close = file_close};
+static const struct blk_driver file_driver = {.name = "file",
+                                              .size = sizeof(struct file),
+                                              .rw = file_rw,
+                                              .submit = file_submit,
+                                              .kick = file_kick,
+                                              .close = file_close};
 
 static void open_ring(struct file *f)
 {
@@ -367,10 +399,12 @@ static int measure(struct file *f, const char *path, const struct blk_open_opts 
 int blk_open(const char *path, const struct blk_open_opts *o, struct lane *lane, struct blk_user *user,
              struct blk **ret, struct err *err)
 {
-    struct file *f = xcalloc(1, sizeof(*f));
+    struct file *f = file_of(blk_node(&file_driver, path, lane));
     int rc = 0;
 
-    f->b = (struct blk){.drv = &file_driver, .lane = lane, .user = user, .lim.read_only = o->read_only};
+    f->b.user = user;
+    f->b.lim.read_only = o->read_only;
+    pthread_mutex_init(&f->halves, NULL);
     f->retry = (struct work){.lane = lane, .done = retry};
     list_init(&f->waiting);
     /* O_NONBLOCK: a pipe must not hold us up before we see that it is one. */
@@ -386,10 +420,10 @@ int blk_open(const char *path, const struct blk_open_opts *o, struct lane *lane,
     if (!rc && fcntl(f->fd, F_SETFL, o->direct ? O_DIRECT : 0))
         rc = err_set(err, errno, "%s: %s", path, strerror(errno));
     if (rc) {
-        file_close(&f->b);
+        blk_close(&f->b);
         return rc;
     }
-    if (!o->workers)
+    if (lane && !o->workers)
         open_ring(f);
     *ret = &f->b;
     return 0;

@@ -68,7 +68,7 @@ static void unmake(struct disk *d)
 static int run(struct disk *d, enum blk_op op, uint64_t off, void *buf, size_t len, unsigned niov)
 {
     struct iovec iov[8];
-    struct io io = {.r = {.op = op, .off = off, .len = len, .iov = iov, .niov = niov, .done = done}};
+    struct io io = {.r = {.io = {.op = op, .off = off, .len = len, .iov = iov, .niov = niov}, .done = done}};
 
     for (unsigned i = 0; i < niov; i++)
         iov[i] = (struct iovec){(char *)buf + i * (len / niov), len / niov};
@@ -119,7 +119,8 @@ static void more_requests_than_the_ring_holds(void **s)
         for (unsigned i = 0; i < 300; i++) {
             memset(sectors[i], (int)(i % 251 + e), 512);
             iov[i] = (struct iovec){sectors[i], 512};
-            io[i] = (struct io){.r = {BLK_WRITE, .off = 512 * i, .len = 512, .iov = &iov[i], .niov = 1, .done = done}};
+            io[i] = (struct io){
+                .r = {.io = {BLK_WRITE, .off = 512 * i, .len = 512, .iov = &iov[i], .niov = 1}, .done = done}};
             blk_submit(d.b, &io[i].r);
         }
         blk_kick(d.b);
@@ -146,7 +147,8 @@ static void discard_and_zero_leave_zeroes(void **s)
     memset(ones, 1, sizeof(ones));
     for (size_t i = 0; i < array_len(rows); i++) {
         struct disk d;
-        struct io io = {.r = {.op = rows[i].op, .unmap = rows[i].unmap, .off = 4096, .len = 512 << 10, .done = done}};
+        struct io io = {
+            .r = {.io = {.op = rows[i].op, .unmap = rows[i].unmap, .off = 4096, .len = 512 << 10}, .done = done}};
         struct stat st;
 
         make(&d, MiB(1));

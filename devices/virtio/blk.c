@@ -102,16 +102,16 @@ static const char *const op_names[] = {
 static void vblk_done(struct blk_req *io, int ret)
 {
     struct vblk_req *r = container_of(io, struct vblk_req, io);
-    struct vblk *b = container_of(io->blk->user, struct vblk, user);
+    struct vblk *b = container_of(io->top->user, struct vblk, user);
 
-    if (!ret && io->op != BLK_READ && io->op != BLK_FLUSH && write_through(b)) {
-        io->op = BLK_FLUSH;
+    if (!ret && io->io.op != BLK_READ && io->io.op != BLK_FLUSH && write_through(b)) {
+        io->io.op = BLK_FLUSH;
         blk_submit(b->disk, io);
         blk_kick(b->disk);
         return;
     }
     if (ret && ret != -EOPNOTSUPP)
-        log_guest(&b->limit, "%s: %s at byte %llu of %s: %s", b->v.dev.id, op_names[io->op],
+        log_guest(&b->limit, "%s: %s at byte %llu of %s: %s", b->v.dev.id, op_names[io->io.op],
                   (unsigned long long)io->off, b->path, strerror(-ret));
     answer(b, r, !ret ? VIRTIO_BLK_S_OK : ret == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
 }
@@ -119,8 +119,8 @@ static void vblk_done(struct blk_req *io, int ret)
 /* The rest of a side becomes the request's data; VIRTIO_BLK_S_*. */
 static uint8_t io_data(struct vblk_req *r, enum blk_op op, uint64_t sector, const struct vq_side *data)
 {
-    r->io = (struct blk_req){.op = op, .len = data->left, .iov = data->iov, .niov = data->n, .done = vblk_done};
-    return __builtin_mul_overflow(sector, SECTOR, &r->io.off) ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
+    r->io = (struct blk_req){.io = {.op = op, .len = data->left, .iov = data->iov, .niov = data->n}, .done = vblk_done};
+    return __builtin_mul_overflow(sector, SECTOR, &r->io.io.off) ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK;
 }
 
 /* One segment of a discard or write-zeroes request; VIRTIO_BLK_S_*. */
@@ -136,8 +136,8 @@ static uint8_t io_range(struct vblk *b, struct vblk_req *r, enum blk_op op)
     sectors = le32toh(seg.num_sectors);
     if (flags & ~(op == BLK_ZERO ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0u))
         return VIRTIO_BLK_S_UNSUPP;
-    r->io = (struct blk_req){.op = op, .unmap = flags, .len = (uint64_t)sectors * SECTOR, .done = vblk_done};
-    if (sectors > RANGE_SECTORS_MAX || __builtin_mul_overflow(le64toh(seg.sector), SECTOR, &r->io.off))
+    r->io = (struct blk_req){.io = {.op = op, .unmap = flags, .len = (uint64_t)sectors * SECTOR}, .done = vblk_done};
+    if (sectors > RANGE_SECTORS_MAX || __builtin_mul_overflow(le64toh(seg.sector), SECTOR, &r->io.io.off))
         return VIRTIO_BLK_S_IOERR;
     return VIRTIO_BLK_S_OK;
 }
@@ -167,7 +167,7 @@ static uint8_t decode(struct vblk *b, struct vblk_req *r)
     case VIRTIO_BLK_T_OUT:
         return io_data(r, BLK_WRITE, sector, &r->chain.out);
     case VIRTIO_BLK_T_FLUSH:
-        r->io = (struct blk_req){.op = BLK_FLUSH, .done = vblk_done};
+        r->io = (struct blk_req){.io.op = BLK_FLUSH, .done = vblk_done};
         return VIRTIO_BLK_S_OK;
     case VIRTIO_BLK_T_GET_ID:
         get_id(b, r);

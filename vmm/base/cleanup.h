@@ -1,6 +1,7 @@
 /* Scope-bound ownership: cleanup_free, cleanup_fd, and take_* where ownership moves on. */
 #pragma once
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 static inline void cleanup_free_(void *p)
@@ -41,4 +42,13 @@ static inline void *xcalloc(size_t n, size_t size)
     if (!p)
         abort();
     return p;
+}
+
+static inline char *xstrdup(const char *s)
+{
+    char *copy = strdup(s);
+
+    if (!copy)
+        abort();
+    return copy;
 }

@@ -14,15 +14,6 @@ enum {
 
 static const char units[] = "KMGT";
 
-static void *xstrdup(const char *s)
-{
-    char *copy = strdup(s);
-
-    if (!copy)
-        abort();
-    return copy;
-}
-
 /* Digits only, decimal or 0x…; moves *text behind them.  -EINVAL without any, -ERANGE beyond 64 bits. */
 static int digits(const char **text, uint64_t *ret)
 {

@@ -27,15 +27,6 @@ void config_fini(struct config *c)
     *c = (struct config){0};
 }
 
-static char *xstrdup(const char *s)
-{
-    char *d = strdup(s);
-
-    if (!d)
-        abort();
-    return d;
-}
-
 static bool id_taken(const struct config *c, const char *id)
 {
     for (unsigned i = 0; i < c->ndevices; i++)
