@@ -1,7 +1,10 @@
 /* What a block driver is: an image format, a filter, or the leaf.  The core checks range, alignment and read-only, so
  * drivers assume valid input. */
 #pragma once
+#include <jansson.h>
+
 #include "devices/block/block.h"
+#include "vmm/base/opt.h"
 
 enum blk_place {
     BLK_AT,      /* at `off` of b->file: for all that are asked */
@@ -17,9 +20,37 @@ struct blk_map {
     unsigned hold;
 };
 
+/* What lies at an offset of a node, without what is below it. */
+struct blk_status {
+    enum blk_place place; /* BLK_AT: data, perhaps compressed; never BLK_BUSY */
+    uint64_t len;         /* how far this holds, at least 1, at most what was asked for */
+    bool has_off;         /* `off` of b->file holds it byte by byte */
+    uint64_t off;
+    bool compressed;
+};
+
+struct blk_check {               /* what a check found, and mended where it was asked to */
+    uint64_t corruptions, leaks; /* clusters */
+    uint64_t corruptions_fixed, leaks_fixed;
+    uint64_t allocated, total, compressed, fragmented; /* clusters */
+    uint64_t end;                                      /* bytes that the image needs of the file */
+    uint64_t failures;                                 /* things that could not be looked at */
+};
+enum blk_fix { BLK_FIX_NONE, BLK_FIX_LEAKS, BLK_FIX_ALL };
+
 struct blk_driver {
-    const char *name;
-    size_t size; /* of the node; struct blk comes first in it */
+    const char *name, *summary;
+    const char *const *endings; /* of files' names, NULL-terminated; NULL: a filter or a leaf */
+    size_t size;                /* of the node; struct blk comes first in it */
+    const struct opt *opts;     /* of a node when it is opened, at offsets in it; may be NULL */
+
+    /* Optional, of formats: does a file that begins so look like one?  `n` bytes, BLK_HEAD at most; of VHD fixed, which
+     * ends in its header, the last 512 bytes are at `tail`. */
+    bool (*probe)(const uint8_t *head, size_t n, const uint8_t *tail);
+    /* b->file is open and the options are set.  Sets b->lim and opens b->backing. */
+    int (*open)(struct blk *b, const struct blk_open_opts *o, struct err *err);
+    void (*close)(struct blk *b); /* copes with half an open; the core then closes what is below and frees the node */
+
     /* Blocking, any thread, many at a time, no lane held: all of it or -errno.  io->iov stays as it is. */
     int (*rw)(struct blk *b, const struct blk_io *io);
     /* Optional, of a node with a file below.  In the lane, never waiting: where a read, a write or a flush can go
@@ -29,9 +60,24 @@ struct blk_driver {
     /* Optional.  In the lane: takes the part r->io over, to answer it later by blk_complete() or blk_forward(), or at
      * once by blk_to_worker(). */
     void (*submit)(struct blk *b, struct blk_req *r);
-    void (*kick)(struct blk *b);  /* see blk_kick(); may be NULL */
-    void (*close)(struct blk *b); /* copes with half an open; the core then closes what is below and frees the node */
+    void (*kick)(struct blk *b); /* see blk_kick(); may be NULL */
+
+    /* Blocking, optional: what `bothy img` asks. */
+    int (*status)(struct blk *b, uint64_t off, uint64_t len, struct blk_status *ret); /* NULL: all is data */
+    /* One cluster, or what is left of the last, at the multiple of its size `off`, compressed; every cluster once. */
+    int (*write_compressed)(struct blk *b, uint64_t off, const void *buf, size_t n);
+    int (*resize)(struct blk *b, uint64_t size, struct err *err); /* nothing else going on */
+    int (*check)(struct blk *b, enum blk_fix fix, struct blk_check *ret, struct err *err);
+    json_t *(*info)(struct blk *b);     /* the format's own properties, an object; owned by the caller */
+    uint32_t (*cluster)(struct blk *b); /* bytes that are allocated at a time */
+    /* Writes an empty image of `size` bytes into `file`, which is empty, writable and grows.  `opts` is a struct of
+     * create_size that create_opts describes. */
+    int (*create)(struct blk *file, uint64_t size, const void *opts, struct err *err);
+    const struct opt *create_opts;
+    size_t create_size;
 };
+
+enum { BLK_HEAD = 64 << 10 }; /* what probe() is shown of a file's beginning */
 
 /* A node without anything below. */
 struct blk *blk_node(const struct blk_driver *drv, const char *name, struct lane *lane);
