@@ -26,6 +26,8 @@ void blk_close(struct blk *b)
     b->drv->close(b);
     blk_close(b->file);
     blk_close(b->backing);
+    if (b->drv->opts)
+        opts_clear(b->drv->opts, b);
     free(b->name);
     free(b);
 }

@@ -70,13 +70,23 @@ struct blk { /* first member of a driver's own struct */
 enum blk_cache { BLK_CACHE_WRITEBACK, BLK_CACHE_NONE, BLK_CACHE_WRITETHROUGH, BLK_CACHE_UNSAFE };
 
 struct blk_open_opts {
+    const char *format;  /* a driver's name; NULL: by the ending of the file's name, checked against its header */
+    const char *options; /* the driver's own, "key=value,…"; may be NULL */
     bool read_only;
-    bool direct;     /* past the host's page cache */
-    bool any_header; /* raw whatever it begins with: no look for the headers of other formats */
-    bool workers;    /* no io_uring: threads, as on hosts that forbid it */
+    bool snapshot;     /* writes go to a file that vanishes with the disk */
+    bool any_header;   /* with format NULL: no look at the header */
+    bool workers;      /* no io_uring: threads, as on hosts that forbid it */
+    bool no_backing;   /* leave b->backing alone, NULL */
+    bool unlocked;     /* take no locks, whoever else writes */
+    uint32_t cache;    /* enum blk_cache */
+    const char *allow; /* folders, ':' between, where images named inside images may lie besides the image's own */
+    unsigned depth;    /* images above in the chain; the block layer's */
 };
 
-/* Opens `path`, a regular file or a block device, as a raw disk and locks it against a second writer. */
+/*
+ * Opens the image or raw disk `path`, a regular file or a block device, with all that it names inside, and locks it
+ * against a second writer.  `lane` NULL: for blocking calls only.
+ */
 int blk_open(const char *path, const struct blk_open_opts *o, struct lane *lane, struct blk_user *user,
              struct blk **ret, struct err *err) must_check;
 void blk_close(struct blk *b); /* with all below; nothing in flight; accepts NULL */

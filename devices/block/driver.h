@@ -40,7 +40,7 @@ enum blk_fix { BLK_FIX_NONE, BLK_FIX_LEAKS, BLK_FIX_ALL };
 
 struct blk_driver {
     const char *name, *summary;
-    const char *const *endings; /* of files' names, NULL-terminated; NULL: a filter or a leaf */
+    const char *const *endings; /* of files' names, without the dot, NULL-terminated; NULL: a filter or a leaf */
     size_t size;                /* of the node; struct blk comes first in it */
     const struct opt *opts;     /* of a node when it is opened, at offsets in it; may be NULL */
 
@@ -78,6 +78,22 @@ struct blk_driver {
 };
 
 enum { BLK_HEAD = 64 << 10 }; /* what probe() is shown of a file's beginning */
+
+/* All drivers of this build but the leaf, NULL-terminated, and the one of that name or NULL. */
+extern const struct blk_driver *const blk_drivers[];
+const struct blk_driver *blk_driver_find(const char *name);
+/* The format that a file's header shows, by the drivers' probe(); NULL when none does.  -EIO … */
+int blk_probe(struct blk *file, const struct blk_driver **ret) must_check;
+
+/*
+ * Opens what image `b` names inside: its backing image, a data file, an extent.  Read-only unless `writable`; `name` is
+ * relative to b's folder.  Format NULL: by name; "file": no format, just bytes.  Its parent is b; the caller keeps it
+ * where b's close() or the core finds it.  `o` is what b was opened with.
+ */
+int blk_open_named(struct blk *b, const char *name, const char *format, bool writable, const struct blk_open_opts *o,
+                   struct blk **ret, struct err *err) must_check;
+/* A new file, or one that is empty, or that `overwrite` says may be emptied: a `file` node, writable, which grows. */
+int blk_create_file(const char *path, bool overwrite, struct blk **ret, struct err *err) must_check;
 
 /* A node without anything below. */
 struct blk *blk_node(const struct blk_driver *drv, const char *name, struct lane *lane);

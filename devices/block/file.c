@@ -1,7 +1,7 @@
 /*
- * Raw disks: a regular file or a host's block device.  Reads, writes and flushes go by io_uring, in batches; whatever
- * may take long without a good asynchronous form (discard, zeroing, buffers that O_DIRECT does not take) runs on a
- * worker, as does everything on a host without io_uring.
+ * The leaf of every tree: a regular file or a host's block device.  Reads, writes and flushes go by io_uring, in
+ * batches; whatever may take long without a good asynchronous form (discard, zeroing, buffers that O_DIRECT does not
+ * take) runs on a worker, as does everything on a host without io_uring.
  */
 #include "devices/block/file.h"
 
@@ -27,12 +27,14 @@ enum {
     BOUNCE_MAX = 1 << 20, /* bytes at a time that go through a buffer of ours */
     ZEROES = 64 << 10,    /* bytes at a time where zeroes have to be written */
     RANGE_MAX = 1 << 30,  /* bytes at a time of a discard or of zeroing */
+    FILE_MODE = 0644,     /* of a new one, less the umask */
 };
 
 struct file {
     struct blk b;
     int fd;
     bool device;            /* a block device */
+    bool unsafe;            /* flushes are nothing */
     uint64_t bytes;         /* the file's own size: the last sector may be cut short */
     uint32_t mem_align;     /* of buffers; 1 unless O_DIRECT */
     pthread_mutex_t halves; /* whoever writes parts of blocks with O_DIRECT */
@@ -189,7 +191,7 @@ static int file_rw(struct blk *b, const struct blk_io *io)
     case BLK_WRITE:
         return read_write(f, io);
     case BLK_FLUSH:
-        return fdatasync(f->fd) ? -errno : 0;
+        return !f->unsafe && fdatasync(f->fd) ? -errno : 0;
     case BLK_DISCARD:
     case BLK_ZERO:
         for (uint64_t at = 0; at < io->len; at += (uint64_t)n) {
@@ -213,9 +215,12 @@ static void to_ring(struct file *f, struct blk_req *r)
         io_uring_prep_readv(sqe, 0, r->io.iov, r->io.niov, r->io.off);
     else if (r->io.op == BLK_WRITE)
         io_uring_prep_writev(sqe, 0, r->io.iov, r->io.niov, r->io.off);
+    else if (f->unsafe)
+        io_uring_prep_nop(sqe);
     else
         io_uring_prep_fsync(sqe, 0, IORING_FSYNC_DATASYNC);
-    sqe->flags |= IOSQE_FIXED_FILE;
+    if (sqe->opcode != IORING_OP_NOP)
+        sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data(sqe, r);
     f->inflight++;
 }
@@ -286,12 +291,12 @@ static void file_close(struct blk *b)
     pthread_mutex_destroy(&f->halves);
 }
 
-static const struct blk_driver file_driver = {.name = "file",
-                                              .size = sizeof(struct file),
-                                              .rw = file_rw,
-                                              .submit = file_submit,
-                                              .kick = file_kick,
-                                              .close = file_close};
+const struct blk_driver file_driver = {.name = "file",
+                                       .size = sizeof(struct file),
+                                       .rw = file_rw,
+                                       .submit = file_submit,
+                                       .kick = file_kick,
+                                       .close = file_close};
 
 static void open_ring(struct file *f)
 {
@@ -308,7 +313,7 @@ static void open_ring(struct file *f)
 
 /* ---- Opening. ---- */
 
-static int open_failed(const char *path, int code, bool read_only, struct err *err)
+static int open_failed(const char *path, int code, bool read_only, bool create, struct err *err)
 {
     static const struct {
         int code;
@@ -323,29 +328,9 @@ static int open_failed(const char *path, int code, bool read_only, struct err *e
     };
 
     for (size_t i = 0; i < array_len(remedies); i++)
-        if (remedies[i].code == code && !(code == EACCES && read_only))
+        if (remedies[i].code == code && !(code == EACCES && read_only) && !(code == ENOENT && create))
             return err_set(err, code, "%s: %s; %s", path, strerror(code), remedies[i].remedy);
     return err_set(err, code, "%s: %s", path, strerror(code));
-}
-
-static int refuse_formats(const struct file *f, const char *path, struct err *err)
-{
-    static const struct {
-        uint32_t off;
-        const char *magic, *format;
-    } formats[] = {
-        {0, "QFI\xfb", "qcow2"}, {0, "KDMV", "VMDK"}, {0, "vhdxfile", "VHDX"}, {0x40, "\x7f\x10\xda\xbe", "VDI"}};
-    char head[DIRECT_ALIGN_MAX] __attribute__((aligned(DIRECT_ALIGN_MAX))) = {0};
-
-    if (pread(f->fd, head, sizeof(head), 0) < 0)
-        return err_set(err, errno, "read %s: %s", path, strerror(errno));
-    for (size_t i = 0; i < array_len(formats); i++)
-        if (!memcmp(head + formats[i].off, formats[i].magic, strlen(formats[i].magic)))
-            return err_set(err, EINVAL,
-                           "%s looks like a %s image, and only raw disks are read; convert it, or say format=raw if it "
-                           "is a raw disk that happens to begin so",
-                           path, formats[i].format);
-    return 0;
 }
 
 /* The smallest alignment of offsets and buffers that O_DIRECT takes here, by trying. */
@@ -358,15 +343,15 @@ static uint32_t direct_align(int fd)
     return DIRECT_ALIGN_MAX;
 }
 
-static int measure(struct file *f, const char *path, const struct blk_open_opts *o, struct err *err)
+static int measure(struct file *f, const char *name, bool direct, struct err *err)
 {
     struct stat st;
 
     if (fstat(f->fd, &st))
-        return err_set(err, errno, "%s: %s", path, strerror(errno));
+        return err_set(err, errno, "%s: %s", name, strerror(errno));
     f->device = S_ISBLK(st.st_mode);
     if (!f->device && !S_ISREG(st.st_mode))
-        return err_set(err, EINVAL, "%s is neither a file nor a block device, so it cannot be a disk", path);
+        return err_set(err, EINVAL, "%s is neither a file nor a block device, so it cannot be a disk", name);
     f->bytes = (uint64_t)st.st_size;
     f->b.lim.align = SECTOR;
     f->mem_align = 1;
@@ -374,51 +359,40 @@ static int measure(struct file *f, const char *path, const struct blk_open_opts 
         int sector = SECTOR;
 
         if (ioctl(f->fd, BLKGETSIZE64, &f->bytes) || ioctl(f->fd, BLKSSZGET, &sector))
-            return err_set(err, errno, "size of %s: %s", path, strerror(errno));
-        if (o->direct)
+            return err_set(err, errno, "size of %s: %s", name, strerror(errno));
+        if (direct)
             f->b.lim.align = (uint32_t)sector;
-    } else if (o->direct) {
+    } else if (direct) {
         f->b.lim.align = direct_align(f->fd);
     }
-    if (o->direct)
+    if (direct)
         f->mem_align = f->b.lim.align;
-    if (!f->bytes)
-        return err_set(err, EINVAL, "%s is empty; give it a size with: truncate -s 10G %s", path, path);
     f->b.lim.size = align_up(f->bytes, f->b.lim.align);
-    if (f->b.lim.size == f->bytes)
-        return 0;
-    if (o->direct)
-        return err_set(err, EINVAL,
-                       "%s has %" PRIu64 " bytes, not a multiple of %u as cache=none needs; use cache=writeback, or: "
-                       "truncate -s %%%u %s",
-                       path, f->bytes, f->b.lim.align, f->b.lim.align, path);
-    log_msg(LOG_WARN, "%s has %" PRIu64 " bytes: its last sector is filled up with zeroes", path, f->bytes);
     return 0;
 }
 
-int blk_open(const char *path, const struct blk_open_opts *o, struct lane *lane, struct blk_user *user,
-             struct blk **ret, struct err *err)
+int file_open(const char *path, const char *name, const struct blk_open_opts *o, int flags, struct lane *lane,
+              struct blk **ret, struct err *err)
 {
-    struct file *f = file_of(blk_node(&file_driver, path, lane));
-    int rc = 0;
+    struct file *f = file_of(blk_node(&file_driver, name, lane));
+    int direct = o->cache == BLK_CACHE_NONE ? O_DIRECT : 0, rc = 0;
 
-    f->b.user = user;
     f->b.lim.read_only = o->read_only;
+    f->b.lim.grows = true;
+    f->unsafe = o->cache == BLK_CACHE_UNSAFE;
     pthread_mutex_init(&f->halves, NULL);
     f->retry = (struct work){.lane = lane, .done = retry};
     list_init(&f->waiting);
     /* O_NONBLOCK: a pipe must not hold us up before we see that it is one. */
-    f->fd = open(path, O_CLOEXEC | O_NONBLOCK | (o->read_only ? O_RDONLY : O_RDWR) | (o->direct ? O_DIRECT : 0));
+    f->fd = open(path, O_CLOEXEC | O_NONBLOCK | (o->read_only ? O_RDONLY : O_RDWR) | direct | flags, FILE_MODE);
     if (f->fd < 0)
-        rc = open_failed(path, errno, o->read_only, err);
+        rc = open_failed(name, errno, o->read_only, flags & O_CREAT, err);
     else
-        rc = measure(f, path, o, err);
-    if (!rc)
-        rc = file_lock(f->fd, !o->read_only, path, err);
-    if (!rc && !o->any_header)
-        rc = refuse_formats(f, path, err);
-    if (!rc && fcntl(f->fd, F_SETFL, o->direct ? O_DIRECT : 0))
-        rc = err_set(err, errno, "%s: %s", path, strerror(errno));
+        rc = measure(f, name, direct, err);
+    if (!rc && !o->unlocked)
+        rc = file_lock(f->fd, !o->read_only, name, err);
+    if (!rc && fcntl(f->fd, F_SETFL, direct))
+        rc = err_set(err, errno, "%s: %s", name, strerror(errno));
     if (rc) {
         blk_close(&f->b);
         return rc;
@@ -426,5 +400,47 @@ int blk_open(const char *path, const struct blk_open_opts *o, struct lane *lane,
     if (lane && !o->workers)
         open_ring(f);
     *ret = &f->b;
+    return 0;
+}
+
+int file_empty(struct blk *b, struct err *err)
+{
+    struct file *f = file_of(b);
+
+    if (!f->device && ftruncate(f->fd, 0))
+        return err_set(err, errno, "empty %s: %s", b->name, strerror(errno));
+    if (!f->device)
+        f->bytes = b->lim.size = 0;
+    return 0;
+}
+
+static struct file *leaf_of(struct blk *b)
+{
+    while (b->file)
+        b = b->file;
+    assert(b->drv == &file_driver);
+    return file_of(b);
+}
+
+int file_stat(struct blk *b, struct stat *ret)
+{
+    return fstat(leaf_of(b)->fd, ret) ? -errno : 0;
+}
+
+int file_as_disk(struct blk *b, struct err *err)
+{
+    struct file *f = leaf_of(b);
+
+    if (!f->bytes)
+        return err_set(err, EINVAL, "%s is empty; give it a size with: truncate -s 10G %s", b->name, b->name);
+    f->b.lim.grows = false;
+    if (f->b.lim.size == f->bytes)
+        return 0;
+    if (f->mem_align > 1)
+        return err_set(err, EINVAL,
+                       "%s has %" PRIu64 " bytes, not a multiple of %u as cache=none needs; use cache=writeback, or: "
+                       "truncate -s %%%u %s",
+                       b->name, f->bytes, f->b.lim.align, f->b.lim.align, b->name);
+    log_msg(LOG_WARN, "%s has %" PRIu64 " bytes: its last sector is filled up with zeroes", b->name, f->bytes);
     return 0;
 }

@@ -1,7 +1,21 @@
-/* The raw file driver's helper that stands alone. */
+/* The leaf of every tree of nodes: what the block layer's own files need of it besides the driver. */
 #pragma once
-#include "vmm/base/base.h"
-#include "vmm/base/err.h"
+#include <sys/stat.h>
+
+#include "devices/block/driver.h"
+
+extern const struct blk_driver file_driver;
+
+/* Opens what `path` leads to, and calls it `name`.  `flags`: for open(2), to create it. */
+int file_open(const char *path, const char *name, const struct blk_open_opts *o, int flags, struct lane *lane,
+              struct blk **ret, struct err *err) must_check;
+
+/* Of `b`, or of the leaf below it: */
+int file_stat(struct blk *b, struct stat *ret) must_check;
+/* Cuts a regular file to nothing. */
+int file_empty(struct blk *b, struct err *err) must_check;
+/* The file is a disk as it is: refused when empty; from now on it ends where it ends. */
+int file_as_disk(struct blk *b, struct err *err) must_check;
 
 /* Locks the whole file against everybody (`write`) or against writers.  -EAGAIN with a message that names the holder
  * and the ways out. */

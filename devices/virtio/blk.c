@@ -18,10 +18,7 @@ enum {
     GEOMETRY_SECTORS = 63, /* what everybody pretends */
 };
 
-enum { CACHE_WRITEBACK, CACHE_NONE };
-static const char *const cache_words[] = {[CACHE_WRITEBACK] = "writeback", [CACHE_NONE] = "none", NULL};
-enum { FORMAT_AUTO, FORMAT_RAW };
-static const char *const format_words[] = {[FORMAT_AUTO] = "auto", [FORMAT_RAW] = "raw", NULL};
+static const char *const cache_words[] = {[BLK_CACHE_WRITEBACK] = "writeback", [BLK_CACHE_NONE] = "none", NULL};
 
 struct vblk_req { /* one for each descriptor head */
     struct blk_req io;
@@ -37,9 +34,9 @@ struct vblk_state {
 
 struct vblk {
     struct virtio v;
-    char *path, *serial;
+    char *path, *serial, *format, *allow;
     bool read_only, discard;
-    uint32_t cache, format, queues, block_size;
+    uint32_t cache, queues, block_size;
     struct blk *disk;
     struct blk_user user;
     struct vblk_req *reqs;
@@ -56,7 +53,9 @@ static const struct opt vblk_opts[] = {
     O_BOOL(struct vblk, discard, "discard", "on", "blocks that the guest discards are freed in the image"),
     O_U32(struct vblk, queues, "queues", "1", 1, QUEUES_MAX, "request queues; best one for each vCPU"),
     O_U32(struct vblk, block_size, "block-size", "512", SECTOR, PAGE, "logical block size, 512 or 4096"),
-    O_ENUM(struct vblk, format, "format", "auto", format_words, "raw: do not look for headers of other formats"),
+    O_STR(struct vblk, format, "format", NULL, "the image's format; by default what the name's ending says"),
+    O_STR(struct vblk, allow, "allow", NULL, "folders, : between, where files that images name may lie besides theirs",
+          .arg = "DIR"),
     O_END,
 };
 
@@ -285,8 +284,7 @@ static const struct state_desc vblk_desc = {
 static int vblk_init(struct device *d, struct err *err)
 {
     struct vblk *b = container_of(d, struct vblk, v.dev);
-    struct blk_open_opts o = {
-        .read_only = b->read_only, .direct = b->cache == CACHE_NONE, .any_header = b->format == FORMAT_RAW};
+    struct blk_open_opts o = {.read_only = b->read_only, .format = b->format, .cache = b->cache, .allow = b->allow};
     int rc = check_options(b, err);
 
     if (!rc)
@@ -301,7 +299,7 @@ static int vblk_init(struct device *d, struct err *err)
     b->reqs = xcalloc((size_t)b->queues * QUEUE_SIZE, sizeof(b->reqs[0]));
     b->v.nqueues = b->queues;
     b->v.offered = vblk_ops.features;
-    if (b->read_only)
+    if (b->disk->lim.read_only)
         b->v.offered |= 1ull << VIRTIO_BLK_F_RO;
     if (b->discard)
         b->v.offered |= 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
