@@ -1,4 +1,4 @@
-/* The few words that every file uses: sized types, checked attributes, container_of, little-endian loads. */
+/* The few words that every file uses: sized types, checked attributes, container_of, loads by byte order. */
 #pragma once
 #include <assert.h>
 #include <endian.h>
@@ -95,6 +95,49 @@ static inline void put_le32(void *p, uint32_t v)
 static inline void put_le64(void *p, uint64_t v)
 {
     v = htole64(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+/* The same in big-endian, of formats that are so. */
+static inline uint16_t get_be16(const void *p)
+{
+    uint16_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return be16toh(v);
+}
+
+static inline uint32_t get_be32(const void *p)
+{
+    uint32_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return be32toh(v);
+}
+
+static inline uint64_t get_be64(const void *p)
+{
+    uint64_t v;
+
+    memcpy(&v, p, sizeof(v));
+    return be64toh(v);
+}
+
+static inline void put_be16(void *p, uint16_t v)
+{
+    v = htobe16(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static inline void put_be32(void *p, uint32_t v)
+{
+    v = htobe32(v);
+    memcpy(p, &v, sizeof(v));
+}
+
+static inline void put_be64(void *p, uint64_t v)
+{
+    v = htobe64(v);
     memcpy(p, &v, sizeof(v));
 }
 
