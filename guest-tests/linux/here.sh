@@ -1,7 +1,7 @@
-# Linux scenarios, on a machine where /dev/kvm runs kernels: here.sh WORK BOTHY "SANITIZED…" [PATTERN…]
+# Linux scenarios, on a machine where /dev/kvm runs kernels: here.sh WORK BOTHY SECONDS-A-BOOT "SANITIZED…" [PATTERN…]
 set -uo pipefail
-work=$1 bothy=$2 sanitized=$3
-shift 3
+work=$1 bothy=$2 limit=$3 sanitized=$4
+shift 4
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export XDG_CACHE_HOME=$scratch/cache
@@ -15,7 +15,7 @@ guest()
 {
     local want=$1 name=$2 code=0
     shift 2
-    timeout -k 5 400 "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 || code=$?
+    timeout -k 5 "$limit" "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 || code=$?
     [[ $code == "$want" ]] || why "bothy ended with $code, not $want"
 }
 says() { grep -qa "$1" "$out" || why "no \"$1\" in the output"; }
