@@ -128,6 +128,167 @@ static void a_new_file_is_made_but_never_over_another(void **s)
     assert_int_equal(blk_create_file("no/such/folder", false, &b, &err), -ENOENT);
 }
 
+/* ---- What images name.  The image is any file here: its driver names nothing itself. ---- */
+
+static void image_close(struct blk *b)
+{
+    (void)b;
+}
+
+static const struct blk_driver image_driver = {.name = "image", .size = sizeof(struct blk), .close = image_close};
+
+static struct blk *image(const char *path)
+{
+    struct blk *b = blk_node(&image_driver, path, NULL);
+    struct err err;
+
+    if (file_open(path, path, &(struct blk_open_opts){0}, 0, NULL, &b->file, &err))
+        fail_msg("%s", err.msg);
+    b->file->parent = b;
+    return b;
+}
+
+static void named_ok(struct blk *b, const char *name, const struct blk_open_opts *o)
+{
+    struct err err;
+
+    if (blk_open_named(b, name, "raw", false, o, &b->backing, &err))
+        fail_msg("%s", err.msg);
+    assert_ptr_equal(b->backing->parent, b);
+    assert_true(b->backing->lim.read_only);
+    blk_close(b->backing);
+    b->backing = NULL;
+}
+
+static void named_refused(struct blk *b, const char *name, const struct blk_open_opts *o, const char *word)
+{
+    struct blk *got;
+    struct err err;
+
+    if (!blk_open_named(b, name, NULL, false, o, &got, &err))
+        fail_msg("%s was opened", name);
+    if (!strstr(err.msg, word) || !strstr(err.msg, b->name) || strlen(err.msg) > 500)
+        fail_msg("%s: \"%s\" lacks \"%s\"", name, err.msg, word);
+}
+
+static void make_tree(void)
+{
+    assert_int_equal(mkdir("own", 0700) | mkdir("own/sub", 0700) | mkdir("other", 0700) | mkdir("own-not", 0700), 0);
+    make("own/top", "", 4096);
+    make("own/base", "", 4096);
+    make("own/sub/deep", "", 4096);
+    make("other/base", "", 4096);
+    make("own-not/base", "", 4096);
+    assert_int_equal(symlink("base", "own/inward") | symlink("../other/base", "own/outward") |
+                         symlink("../other", "own/dir") | symlink("/proc/self/fd/0", "own/magic") |
+                         mkfifo("own/fifo", 0600),
+                     0);
+}
+
+static void names_lead_to_files_in_the_own_folder(void **s)
+{
+    static const char *const names[] = {"base", "./base", "sub/deep", "sub/../base", "inward", "../own/base"};
+    const struct blk_open_opts o = {0};
+    char absolute[128];
+    struct blk *b;
+
+    (void)s;
+    make_tree();
+    b = image("own/top");
+    for (size_t i = 0; i < array_len(names); i++)
+        named_ok(b, names[i], &o);
+    snprintf(absolute, sizeof(absolute), "%s/own/base", home);
+    named_ok(b, absolute, &o);
+    blk_close(b);
+
+    make("top", "", 4096); /* without any folder in its name */
+    b = image("top");
+    named_ok(b, "own/base", &o);
+    blk_close(b);
+}
+
+static void names_that_lead_elsewhere_are_refused(void **s)
+{
+    static const struct {
+        const char *name, *word;
+    } rows[] = {
+        {"../other/base", "allow="},
+        {"outward", "allow="},
+        {"dir/base", "allow="},
+        {"../own-not/base", "allow="}, /* whose name only begins like the folder's */
+        {"/etc/passwd", "allow="},
+        {"/dev/zero", "allow="},
+        {"/proc/self/mem", "allow="},
+        {"magic", ""},
+        {"..", "allow="},
+        {"fifo", "not a regular file"},
+        {"sub", "not a regular file"},
+        {"nowhere", "No such file"},
+        {"", "protocol"},
+        {"json:{\"driver\":\"file\",\"filename\":\"base\"}", "protocol"},
+        {"nbd:localhost:10809", "protocol"},
+        {"file:base", "protocol"},
+        {"fd:3", "protocol"},
+    };
+    const struct blk_open_opts o = {0}, all = {.allow = "/"};
+    struct blk *b;
+
+    (void)s;
+    make_tree();
+    b = image("own/top");
+    for (size_t i = 0; i < array_len(rows); i++)
+        named_refused(b, rows[i].name, &o, rows[i].word);
+    /* The user may allow folders, but never these. */
+    named_refused(b, "/proc/self/mem", &all, "not a regular file");
+    named_refused(b, "/proc/cpuinfo", &all, "not a regular file");
+    named_refused(b, "/dev/zero", &all, "not a regular file");
+    blk_close(b);
+}
+
+static void the_user_allows_folders(void **s)
+{
+    const struct blk_open_opts o = {.allow = "nowhere:own-not:other/"}, none = {.allow = "::"};
+    struct blk *b;
+
+    (void)s;
+    make_tree();
+    b = image("own/top");
+    named_ok(b, "../other/base", &o);
+    named_ok(b, "outward", &o);
+    named_ok(b, "../own-not/base", &o);
+    named_refused(b, "/etc/passwd", &o, "allow=");
+    named_refused(b, "../other/base", &none, "allow=");
+    blk_close(b);
+}
+
+static void a_chain_never_contains_itself_and_ends(void **s)
+{
+    struct blk_open_opts o = {0};
+    struct blk *b;
+    struct err err;
+
+    (void)s;
+    make_tree();
+    assert_int_equal(link("own/top", "own/hardlink"), 0);
+    b = image("own/top");
+    named_refused(b, "top", &o, "itself");
+    named_refused(b, "hardlink", &o, "itself");
+    b->backing = image("own/base");
+    b->backing->parent = b;
+    named_refused(b->backing, "top", &o, "itself or an image above");
+    named_ok(b->backing, "sub/deep", &o);
+    o.depth = 62;
+    named_ok(b->backing, "sub/deep", &o);
+    o.depth = 63;
+    named_refused(b->backing, "sub/deep", &o, "64 images");
+    /* Bytes without a format, to be written. */
+    o.depth = 0;
+    assert_int_equal(blk_open_named(b, "sub/deep", "file", true, &o, &b->backing->backing, &err), 0);
+    assert_string_equal(b->backing->backing->drv->name, "file");
+    assert_false(b->backing->backing->lim.read_only);
+    blk_close(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -135,6 +296,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(unknown_formats_and_options_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_raw_disk_reads_and_writes_its_file, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_file_is_made_but_never_over_another, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_lead_to_files_in_the_own_folder, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_that_lead_elsewhere_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_user_allows_folders, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_chain_never_contains_itself_and_ends, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
