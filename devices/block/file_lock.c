@@ -1,4 +1,8 @@
-/* Image locks: open-file-description locks [fcntl(2)], which other VMMs take as well, and who holds them. */
+/*
+ * Image locks, and who holds them: open-file-description locks [fcntl(2)] on single bytes, as QEMU takes them, so that
+ * both programs respect each other.  A shared lock on byte 100 + N says "I do N"; one on byte 200 + N says "nobody else
+ * may do N".  Whoever opens an image first takes its locks and then looks whether others' contradict.
+ */
 #include "devices/block/file.h"
 
 #include <dirent.h>
@@ -68,28 +72,43 @@ static long holder(int fd)
     return 0;
 }
 
-/* After its holder died a lock lives on until the kernel has ended the I/O that was under way. */
-enum { ORPHAN_WAIT_MS = 2000, ORPHAN_POLL_MS = 10 };
+enum { DO_BASE = 100, DENY_BASE = 200 };
+enum { CONSISTENT_READ = 1 << 0, WRITE = 1 << 1, RESIZE = 1 << 3 }; /* N is the bit's number */
 
-int file_lock(int fd, bool write, const char *path, struct err *err)
+static unsigned does(bool write)
 {
-    struct flock lock = {.l_type = write ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
-    char who[64] = "another process";
+    return CONSISTENT_READ | (write ? WRITE | RESIZE : 0);
+}
 
-    for (int waited = 0; fcntl(fd, F_OFD_SETLK, &lock); waited += ORPHAN_POLL_MS) {
-        long pid;
+/* QEMU's own writers let others read, but some of its readers rely on them to say so where that goes wrong. */
+static unsigned denies(bool write)
+{
+    return WRITE | RESIZE | (write ? CONSISTENT_READ : 0);
+}
 
-        if (errno == EOPNOTSUPP || errno == ENOLCK || errno == EINVAL)
-            return 0; /* a file system without locks: nobody there can be kept out */
-        if (errno != EAGAIN && errno != EACCES)
-            return err_set(err, errno, "lock %s: %s", path, strerror(errno));
-        pid = holder(fd);
-        if (pid)
-            snprintf(who, sizeof(who), "process %ld", pid);
-        if (pid || waited >= ORPHAN_WAIT_MS)
-            return err_set(err, EAGAIN,
-                           "%s is in use by %s; end it, let all users open it with ro, or give each a copy", path, who);
-        usleep(ORPHAN_POLL_MS * 1000);
+static int lock_bytes(int fd, unsigned base, unsigned bits)
+{
+    for (; bits; bits &= bits - 1) {
+        struct flock lock = {
+            .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = base + __builtin_ctz(bits), .l_len = 1};
+
+        if (fcntl(fd, F_OFD_SETLK, &lock))
+            return -errno;
+    }
+    return 0;
+}
+
+/* -EAGAIN when somebody else holds one of these. */
+static int test_bytes(int fd, unsigned base, unsigned bits)
+{
+    for (; bits; bits &= bits - 1) {
+        struct flock lock = {
+            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = base + __builtin_ctz(bits), .l_len = 1};
+
+        if (fcntl(fd, F_OFD_GETLK, &lock))
+            return -errno;
+        if (lock.l_type != F_UNLCK)
+            return -EAGAIN;
     }
     return 0;
 }
@@ -99,4 +118,46 @@ void file_unlock(int fd)
     struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 
     fcntl(fd, F_OFD_SETLK, &lock); /* what was locked can be unlocked, and the rest does no harm */
+}
+
+static int try_lock(int fd, bool write)
+{
+    int rc = lock_bytes(fd, DO_BASE, does(write));
+
+    if (!rc)
+        rc = lock_bytes(fd, DENY_BASE, denies(write));
+    if (!rc)
+        rc = test_bytes(fd, DENY_BASE, does(write));
+    if (!rc)
+        rc = test_bytes(fd, DO_BASE, denies(write));
+    if (rc)
+        file_unlock(fd);
+    return rc;
+}
+
+/* After its holder died a lock lives on until the kernel has ended the I/O that was under way. */
+enum { ORPHAN_WAIT_MS = 2000, ORPHAN_POLL_MS = 10 };
+
+int file_lock(int fd, bool write, const char *path, struct err *err)
+{
+    char who[64] = "another process";
+    int rc;
+
+    for (int waited = 0; (rc = try_lock(fd, write)); waited += ORPHAN_POLL_MS) {
+        long pid;
+
+        if (rc == -EOPNOTSUPP || rc == -ENOLCK || rc == -EINVAL)
+            return 0; /* a file system without locks: nobody there can be kept out */
+        if (rc != -EAGAIN && rc != -EACCES)
+            return err_set(err, -rc, "lock %s: %s", path, strerror(-rc));
+        pid = holder(fd);
+        if (pid)
+            snprintf(who, sizeof(who), "process %ld", pid);
+        if (pid || waited >= ORPHAN_WAIT_MS)
+            return err_set(err, EAGAIN,
+                           "%s is in use by %s; end it, let all users open it with ro or snapshot, or give each a copy",
+                           path, who);
+        usleep(ORPHAN_POLL_MS * 1000);
+    }
+    return 0;
 }
