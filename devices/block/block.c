@@ -23,7 +23,8 @@ void blk_close(struct blk *b)
 {
     if (!b)
         return;
-    b->drv->close(b);
+    if (b->drv->close)
+        b->drv->close(b);
     blk_close(b->file);
     blk_close(b->backing);
     if (b->drv->opts)

@@ -15,6 +15,7 @@
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO };
 
 struct blk;
+struct opt_list;
 
 struct blk_io {
     enum blk_op op;
@@ -73,12 +74,14 @@ struct blk_open_opts {
     const char *format;  /* a driver's name; NULL: by the ending of the file's name, checked against its header */
     const char *options; /* the driver's own, "key=value,…"; may be NULL */
     bool read_only;
-    bool snapshot;     /* writes go to a file that vanishes with the disk */
-    bool any_header;   /* with format NULL: no look at the header */
-    bool workers;      /* no io_uring: threads, as on hosts that forbid it */
-    bool no_backing;   /* leave b->backing alone, NULL */
-    bool unlocked;     /* take no locks, whoever else writes */
-    uint32_t cache;    /* enum blk_cache */
+    bool snapshot;   /* writes go to a file that vanishes with the disk */
+    bool any_header; /* with format NULL: no look at the header */
+    bool workers;    /* no io_uring: threads, as on hosts that forbid it */
+    bool no_backing; /* leave b->backing alone, NULL */
+    bool unlocked;   /* take no locks, whoever else writes */
+    uint32_t cache;  /* enum blk_cache */
+    /* Put above the image and above its file, the last one topmost: see blk_filter() in driver.h.  May be NULL. */
+    const struct opt_list *filters, *file_filters;
     const char *allow; /* folders, ':' between, where images named inside images may lie besides the image's own */
     unsigned depth;    /* images above in the chain; the block layer's */
 };

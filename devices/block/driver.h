@@ -47,9 +47,11 @@ struct blk_driver {
     /* Optional, of formats: does a file that begins so look like one?  `n` bytes, BLK_HEAD at most; of VHD fixed, which
      * ends in its header, the last 512 bytes are at `tail`. */
     bool (*probe)(const uint8_t *head, size_t n, const uint8_t *tail);
-    /* b->file is open and the options are set.  Sets b->lim and opens b->backing. */
+    /* b->file is open and the options are set.  Sets b->lim and opens b->backing.  Of a filter: may be NULL, `o` is
+     * NULL, and b->lim is that of b->file. */
     int (*open)(struct blk *b, const struct blk_open_opts *o, struct err *err);
-    void (*close)(struct blk *b); /* copes with half an open; the core then closes what is below and frees the node */
+    /* Copes with half an open, and with none.  The core then closes what is below and frees the node.  May be NULL. */
+    void (*close)(struct blk *b);
 
     /* Blocking, any thread, many at a time, no lane held: all of it or -errno.  io->iov stays as it is. */
     int (*rw)(struct blk *b, const struct blk_io *io);
@@ -92,6 +94,11 @@ int blk_probe(struct blk *file, const struct blk_driver **ret) must_check;
  */
 int blk_open_named(struct blk *b, const char *name, const char *format, bool writable, const struct blk_open_opts *o,
                    struct blk **ret, struct err *err) must_check;
+/*
+ * Puts a filter above `below`, which stays with the caller on failure.  `text`: the driver's name and its options, with
+ * colons between: "throttle:iops=100:bps=1M".
+ */
+int blk_filter(struct blk *below, const char *text, struct blk **ret, struct err *err) must_check;
 /* A new file, or one that is empty, or that `overwrite` says may be emptied: a `file` node, writable, which grows. */
 int blk_create_file(const char *path, bool overwrite, struct blk **ret, struct err *err) must_check;
 

@@ -291,11 +291,45 @@ static void file_close(struct blk *b)
     pthread_mutex_destroy(&f->halves);
 }
 
+/* Holes are zeroes, where the file system says where they are. */
+static int file_status(struct blk *b, uint64_t off, uint64_t len, struct blk_status *ret)
+{
+    struct file *f = file_of(b);
+    off_t data = f->device ? (off_t)off : lseek(f->fd, (off_t)off, SEEK_DATA), end = -1;
+
+    *ret = (struct blk_status){.place = BLK_AT, .len = len};
+    if (data < 0 && errno == ENXIO) /* none until the end */
+        ret->place = BLK_ZEROES;
+    else if (data > (off_t)off)
+        *ret = (struct blk_status){.place = BLK_ZEROES, .len = min_u64((uint64_t)data - off, len)};
+    else if (data >= 0 && !f->device)
+        end = lseek(f->fd, (off_t)off, SEEK_HOLE);
+    if (end > (off_t)off && (uint64_t)end < f->bytes)
+        ret->len = min_u64((uint64_t)end - off, len);
+    return 0;
+}
+
+static int file_resize(struct blk *b, uint64_t size, struct err *err)
+{
+    struct file *f = file_of(b);
+
+    if (f->device)
+        return err_set(err, EINVAL, "%s is a device: its size is what it is", b->name);
+    if (size > INT64_MAX || ftruncate(f->fd, (off_t)size))
+        return err_set(err, size > INT64_MAX ? EFBIG : errno, "resize %s: %s", b->name,
+                       strerror(size > INT64_MAX ? EFBIG : errno));
+    f->bytes = size;
+    b->lim.size = align_up(size, b->lim.align);
+    return 0;
+}
+
 const struct blk_driver file_driver = {.name = "file",
                                        .size = sizeof(struct file),
                                        .rw = file_rw,
                                        .submit = file_submit,
                                        .kick = file_kick,
+                                       .status = file_status,
+                                       .resize = file_resize,
                                        .close = file_close};
 
 static void open_ring(struct file *f)

@@ -17,7 +17,7 @@ int file_empty(struct blk *b, struct err *err) must_check;
 /* The file is a disk as it is: refused when empty; from now on it ends where it ends. */
 int file_as_disk(struct blk *b, struct err *err) must_check;
 
-/* Locks the file against everybody (`write`) or against writers, other programs' too.  -EAGAIN with a message that names the holder
- * and the ways out. */
+/* Locks the file against everybody (`write`) or against writers, other programs' too.  -EAGAIN with a message that
+ * names the holder and the ways out. */
 int file_lock(int fd, bool write, const char *path, struct err *err) must_check;
 void file_unlock(int fd);

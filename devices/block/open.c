@@ -84,15 +84,21 @@ int blk_probe(struct blk *file, const struct blk_driver **ret)
     return rc;
 }
 
-static int no_such_format(const char *format, struct err *err)
+/* The format or the filter of that name. */
+static int find_driver(const char *what, const char *name, bool format, const struct blk_driver **ret, struct err *err)
 {
+    const struct blk_driver *found = blk_driver_find(name);
     char list[256] = "";
     size_t n = 0;
 
+    if (found && !found->endings == !format) {
+        *ret = found;
+        return 0;
+    }
     for (const struct blk_driver *const *d = blk_drivers; *d && n < sizeof(list); d++)
-        if ((*d)->endings)
+        if (!(*d)->endings == !format)
             n += (size_t)snprintf(list + n, sizeof(list) - n, "%s%s", n ? ", " : "", (*d)->name);
-    return err_set(err, EINVAL, "format \"%s\" is unknown; there is %s", format, list);
+    return err_set(err, EINVAL, "%s \"%s\" is unknown; there is %s", what, name, list);
 }
 
 /* The format of `file`.  `inside`: an image names it, so that its format is to be said there. */
@@ -105,13 +111,8 @@ static int choose(struct blk *file, const struct blk_open_opts *o, bool inside, 
     struct stat st;
     int rc;
 
-    if (o->format) {
-        d = blk_driver_find(o->format);
-        if (!d || !d->endings)
-            return no_such_format(o->format, err);
-        *ret = d;
-        return 0;
-    }
+    if (o->format)
+        return find_driver("format", o->format, true, ret, err);
     rc = file_stat(file, &st);
     d = !rc && S_ISBLK(st.st_mode) ? blk_driver_find("raw") : by_name(file->name);
     if (!rc && !o->any_header)
@@ -139,6 +140,64 @@ static void put_above(struct blk *b, struct blk *file)
 {
     b->file = file;
     file->parent = b;
+}
+
+static int set_options(struct blk *b, const char *options, struct err *err)
+{
+    const struct opt *opts = b->drv->opts;
+    int rc;
+
+    if (!opts && *options)
+        return err_set(err, EINVAL, "%s: %s has no options, so \"%s\" means nothing", b->name, b->drv->name, options);
+    if (!opts)
+        return 0;
+    opts_default(opts, b);
+    rc = opts_parse(opts, b, NULL, options, err);
+    return rc ? err_wrap(err, "%s: %s", b->name, b->drv->name) : 0;
+}
+
+int blk_filter(struct blk *below, const char *text, struct blk **ret, struct err *err)
+{
+    cleanup_free char *name = xstrdup(text);
+    char *options = strchrnul(name, ':');
+    const struct blk_driver *d;
+    struct blk *b;
+    int rc;
+
+    if (*options)
+        *options++ = 0;
+    rc = find_driver("filter", name, false, &d, err);
+    if (rc)
+        return rc;
+    for (char *c = options; *c; c++)
+        if (*c == ':')
+            *c = ',';
+    b = blk_node(d, below->name, below->lane);
+    rc = set_options(b, options, err);
+    if (!rc) {
+        b->parent = below->parent;
+        put_above(b, below);
+        b->lim = below->lim;
+        rc = d->open ? d->open(b, NULL, err) : 0;
+    }
+    if (rc) {
+        below->parent = b->parent;
+        b->file = NULL;
+        blk_close(b);
+        return rc;
+    }
+    *ret = b;
+    return 0;
+}
+
+/* The filters of a list above *b, which is the topmost afterwards, also on failure. */
+static int put_filters(struct blk **b, const struct opt_list *filters, struct err *err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; filters && i < filters->n && !rc; i++)
+        rc = blk_filter(*b, filters->v[i], b, err);
+    return rc;
 }
 
 static int open_format(struct blk *file, struct blk *parent, const struct blk_open_opts *o, struct blk **ret,
@@ -184,10 +243,21 @@ int blk_open(const char *path, const struct blk_open_opts *opts, struct lane *la
     if (has_ending(path, "iso"))
         o.read_only = true;
     rc = file_open(path, path, &o, 0, lane, &file, err);
-    if (!rc)
-        rc = open_format(file, NULL, &o, &b, err);
     if (rc)
         return rc;
+    rc = put_filters(&file, o.file_filters, err);
+    if (rc) {
+        blk_close(file);
+        return rc;
+    }
+    rc = open_format(file, NULL, &o, &b, err);
+    if (rc)
+        return rc;
+    rc = put_filters(&b, o.filters, err);
+    if (rc) {
+        blk_close(b);
+        return rc;
+    }
     b->user = user;
     *ret = b;
     return 0;

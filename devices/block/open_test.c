@@ -103,6 +103,32 @@ static void a_raw_disk_reads_and_writes_its_file(void **s)
     blk_close(b);
 }
 
+static void a_raw_disk_says_where_its_holes_are_and_resizes(void **s)
+{
+    struct blk_status st;
+    struct blk *b;
+    struct err err;
+
+    (void)s;
+    make("a.raw", "data", 1 << 20);
+    b = open_ok("a.raw", &(struct blk_open_opts){0});
+    assert_int_equal(b->drv->status(b, 0, 512, &st), 0);
+    assert_int_equal(st.place, BLK_AT);
+    assert_int_equal(st.len, 512);
+    assert_true(st.has_off && st.off == 0);
+    assert_int_equal(b->drv->status(b, 512 << 10, 512 << 10, &st), 0);
+    if (st.place == BLK_ZEROES) /* else the file system does not say */
+        assert_int_equal(st.len, 512 << 10);
+    assert_int_equal(b->drv->resize(b, 2 << 20, &err), 0);
+    assert_int_equal(b->lim.size, 2 << 20);
+    assert_int_equal(blk_zero(b, (2 << 20) - 4096, 4096, false), 0);
+    assert_int_equal(b->drv->resize(b, 4096, &err), 0);
+    assert_int_equal(blk_zero(b, 4096, 4096, false), -EINVAL);
+    assert_true(b->drv->resize(b, 1ull << 63, &err) < 0);
+    assert_int_equal(b->lim.size, 4096);
+    blk_close(b);
+}
+
 static void a_new_file_is_made_but_never_over_another(void **s)
 {
     char buf[512] = "x";
@@ -130,12 +156,7 @@ static void a_new_file_is_made_but_never_over_another(void **s)
 
 /* ---- What images name.  The image is any file here: its driver names nothing itself. ---- */
 
-static void image_close(struct blk *b)
-{
-    (void)b;
-}
-
-static const struct blk_driver image_driver = {.name = "image", .size = sizeof(struct blk), .close = image_close};
+static const struct blk_driver image_driver = {.name = "image", .size = sizeof(struct blk)};
 
 static struct blk *image(const char *path)
 {
@@ -295,6 +316,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(names_decide_that_a_disk_is_raw, setup, teardown),
         cmocka_unit_test_setup_teardown(unknown_formats_and_options_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_raw_disk_reads_and_writes_its_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_raw_disk_says_where_its_holes_are_and_resizes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_file_is_made_but_never_over_another, setup, teardown),
         cmocka_unit_test_setup_teardown(names_lead_to_files_in_the_own_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(names_that_lead_elsewhere_are_refused, setup, teardown),

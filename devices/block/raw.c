@@ -11,11 +11,6 @@ static int raw_open(struct blk *b, const struct blk_open_opts *o, struct err *er
     return rc;
 }
 
-static void raw_close(struct blk *b)
-{
-    (void)b;
-}
-
 static int raw_rw(struct blk *b, const struct blk_io *io)
 {
     return blk_rw(b->file, io);
@@ -28,6 +23,27 @@ static void raw_map(struct blk *b, const struct blk_io *io, struct blk_map *ret)
     ret->place = BLK_AT;
 }
 
+static int raw_status(struct blk *b, uint64_t off, uint64_t len, struct blk_status *ret)
+{
+    int rc = 0;
+
+    if (b->file->drv->status)
+        rc = b->file->drv->status(b->file, off, len, ret);
+    else
+        *ret = (struct blk_status){.place = BLK_AT, .len = len}; /* a filter does not say */
+    ret->has_off = ret->place == BLK_AT;
+    ret->off = off;
+    return rc;
+}
+
+static int raw_resize(struct blk *b, uint64_t size, struct err *err)
+{
+    int rc = b->file->drv->resize(b->file, size, err);
+
+    b->lim.size = b->file->lim.size;
+    return rc;
+}
+
 static const char *const endings[] = {"raw", "img", "iso", NULL};
 
 const struct blk_driver raw_driver = {
@@ -36,7 +52,8 @@ const struct blk_driver raw_driver = {
     .endings = endings,
     .size = sizeof(struct blk),
     .open = raw_open,
-    .close = raw_close,
     .rw = raw_rw,
     .map = raw_map,
+    .status = raw_status,
+    .resize = raw_resize,
 };
