@@ -52,6 +52,3 @@ struct boot_regs { /* how the first vCPU starts */
  * reason and remedy.
  */
 int boot_load(struct gmem *mem, const struct boot_params_in *in, struct boot_regs *ret, struct err *err) must_check;
-
-/* What this build can decompress, NULL-terminated: "gzip", "xz", … */
-extern const char *const load_features[];

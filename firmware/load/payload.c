@@ -150,23 +150,6 @@ static const struct {
 #endif
 };
 
-const char *const load_features[] = {
-    "gzip",
-#ifdef HAVE_ZSTD
-    "zstd",
-#endif
-#ifdef HAVE_LZ4
-    "lz4",
-#endif
-#ifdef HAVE_LZMA
-    "xz",    "lzma",
-#endif
-#ifdef HAVE_BZ2
-    "bzip2",
-#endif
-    NULL,
-};
-
 int payload_decompress(const uint8_t *in, size_t n, size_t max, struct buf *ret, size_t *len)
 {
     for (size_t i = 0; i < array_len(formats); i++) {

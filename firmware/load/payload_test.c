@@ -98,22 +98,21 @@ static struct bytes bzip2(const void *p, size_t n)
 #endif
 
 static const struct {
-    const char *name;
     struct bytes (*compress)(const void *p, size_t n);
     bool checked; /* the format has a checksum */
 } formats[] = {
-    {"gzip", gzip, true},
+    {gzip, true},
 #ifdef HAVE_ZSTD
-    {"zstd", zstd, false},
+    {zstd, false},
 #endif
 #ifdef HAVE_LZ4
-    {"lz4", lz4, false},
+    {lz4, false},
 #endif
 #ifdef HAVE_LZMA
-    {"xz", xz, true},       {"lzma", lzma, false},
+    {xz, true},    {lzma, false},
 #endif
 #ifdef HAVE_BZ2
-    {"bzip2", bzip2, true},
+    {bzip2, true},
 #endif
 };
 
@@ -127,7 +126,6 @@ static void every_format_gives_back_what_went_in(void **s)
         struct buf out;
         size_t len;
 
-        assert_string_equal(load_features[i], formats[i].name);
         bytes_put32(&b, b.n, PLAIN); /* as a kernel's build does */
         assert_int_equal(payload_decompress(b.p, b.n, PLAIN, &out, &len), 0);
         assert_int_equal(len, PLAIN);
@@ -135,7 +133,6 @@ static void every_format_gives_back_what_went_in(void **s)
         buf_free(&out);
         bytes_free(&b);
     }
-    assert_null(load_features[array_len(formats)]);
     bytes_free(&in);
 }
 
