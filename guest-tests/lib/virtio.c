@@ -11,6 +11,7 @@ enum { /* PCI common configuration [4.1.4.3] */
        PCI_FEATURE = 0x04,
        PCI_GUEST_SELECT = 0x08,
        PCI_GUEST = 0x0c,
+       PCI_CONFIG_VECTOR = 0x10,
        PCI_STATUS_REG = 0x14,
        PCI_QUEUE_SELECT = 0x16,
        PCI_QUEUE_SIZE = 0x18,
@@ -45,6 +46,7 @@ enum { /* MMIO registers [4.2.2] */
 };
 
 enum { DESC_NEXT = 1, DESC_IN = 2, DESC_INDIRECT = 4, PACKED_AVAIL = 1 << 7, PACKED_USED = 1 << 15 };
+enum { EVENT_ALWAYS, EVENT_NEVER, EVENT_AT, EVENT_WRAP = 1 << 15 }; /* [2.8.10] */
 
 static bool is_pci(const struct virtio *v)
 {
@@ -214,6 +216,12 @@ uint64_t virtio_config64(const struct virtio *v, unsigned off)
     return read32(v->config + off) | (uint64_t)read32(v->config + off + 4) << 32;
 }
 
+void virtio_config_vector(const struct virtio *v, uint16_t vector)
+{
+    write16(v->common + PCI_CONFIG_VECTOR, vector);
+    CHECK_EQ(read16(v->common + PCI_CONFIG_VECTOR), vector);
+}
+
 uint32_t virtio_ack(const struct virtio *v)
 {
     if (is_pci(v))
@@ -266,6 +274,25 @@ void ring_init(struct ring *r, struct virtio *v, unsigned index, uint16_t vector
         r->bell = v->common + MMIO_NOTIFY;
         write32(v->common + MMIO_QUEUE_READY, 1);
     }
+}
+
+void ring_ask(struct ring *r, uint16_t n)
+{
+    CHECK_EQ(r->size, RING_MAX); /* the split ring's word follows its last entry */
+    if (r->v->packed)
+        r->driver.packed = (struct packed_event){.wrap = n | EVENT_WRAP, .flags = EVENT_AT};
+    else
+        r->driver.split.used_event = n;
+}
+
+bool ring_wants_kick(const struct ring *r)
+{
+    const volatile struct packed_event *e = &r->device.packed;
+
+    CHECK_EQ(r->size, RING_MAX);
+    if (!r->v->packed)
+        return *(const volatile uint16_t *)&r->device.split.avail_event == r->driver.split.idx;
+    return e->flags == EVENT_ALWAYS || (e->flags == EVENT_AT && e->wrap == (r->next | (r->next_wrap ? EVENT_WRAP : 0)));
 }
 
 bool ring_enabled(const struct virtio *v, unsigned index)

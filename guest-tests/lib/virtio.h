@@ -11,6 +11,7 @@ enum {
     VIRTIO_CONSOLE = 3,
     VIRTIO_RNG = 4,
     VIRTIO_F_INDIRECT = 28,
+    VIRTIO_F_EVENT_INDEX = 29,
     VIRTIO_F_VERSION_1 = 32,
     VIRTIO_F_PACKED = 34,
     VIRTIO_ACKNOWLEDGE = 1,
@@ -101,11 +102,17 @@ uint8_t virtio_status(const struct virtio *v);
 /* Writes 0 to the status and waits until it reads 0. */
 void virtio_reset(const struct virtio *v);
 uint64_t virtio_config64(const struct virtio *v, unsigned off);
+/* The MSI-X entry for changes of the configuration, between virtio_open() and virtio_go(); PCI only. */
+void virtio_config_vector(const struct virtio *v, uint16_t vector);
 /* Reads, and so acknowledges, why the device interrupted: 1 queue, 2 configuration. */
 uint32_t virtio_ack(const struct virtio *v);
 
 /* Sets a queue up between virtio_open() and virtio_go(); `vector`: MSI-X entry, PCI only. */
 void ring_init(struct ring *r, struct virtio *v, unsigned index, uint16_t vector);
+/* With VIRTIO_F_EVENT_INDEX, on the first lap: no interrupt before the device has used descriptor `n`. */
+void ring_ask(struct ring *r, uint16_t n);
+/* With VIRTIO_F_EVENT_INDEX: whether the device asks to be told of the next chain. */
+bool ring_wants_kick(const struct ring *r);
 /* Whether the device has the queue enabled. */
 bool ring_enabled(const struct virtio *v, unsigned index);
 void virtio_go(const struct virtio *v);
