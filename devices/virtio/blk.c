@@ -18,7 +18,15 @@ enum {
     GEOMETRY_SECTORS = 63, /* what everybody pretends */
 };
 
-static const char *const cache_words[] = {[BLK_CACHE_WRITEBACK] = "writeback", [BLK_CACHE_NONE] = "none", NULL};
+static const char *const cache_words[] = {
+    [BLK_CACHE_WRITEBACK] = "writeback",
+    [BLK_CACHE_NONE] = "none",
+    [BLK_CACHE_WRITETHROUGH] = "writethrough",
+    [BLK_CACHE_UNSAFE] = "unsafe",
+    NULL,
+};
+enum { ON_ERROR_REPORT, ON_ERROR_IGNORE };
+static const char *const on_error_words[] = {[ON_ERROR_REPORT] = "report", [ON_ERROR_IGNORE] = "ignore", NULL};
 
 struct vblk_req { /* one for each descriptor head */
     struct blk_req io;
@@ -36,7 +44,8 @@ struct vblk {
     struct virtio v;
     char *path, *serial, *format, *allow;
     bool read_only, discard;
-    uint32_t cache, queues, block_size;
+    uint32_t cache, queues, block_size, werror, rerror;
+    struct opt_list format_options, filters, file_filters;
     struct blk *disk;
     struct blk_user user;
     struct vblk_req *reqs;
@@ -49,13 +58,20 @@ static const struct opt vblk_opts[] = {
     O_STR(struct vblk, path, "path", NULL, "image file or block device", .arg = "FILE"),
     O_BOOL(struct vblk, read_only, "ro", "off", "the guest may not write"),
     O_STR(struct vblk, serial, "serial", NULL, "serial number, up to 20 bytes"),
-    O_ENUM(struct vblk, cache, "cache", "writeback", cache_words, "use the host's page cache, or pass it by"),
+    O_ENUM(struct vblk, cache, "cache", "writeback", cache_words,
+           "writeback: the host's page cache; none: past it; writethrough: every write is safe when it is answered; "
+           "unsafe: flushes are nothing"),
     O_BOOL(struct vblk, discard, "discard", "on", "blocks that the guest discards are freed in the image"),
     O_U32(struct vblk, queues, "queues", "1", 1, QUEUES_MAX, "request queues; best one for each vCPU"),
     O_U32(struct vblk, block_size, "block-size", "512", SECTOR, PAGE, "logical block size, 512 or 4096"),
-    O_STR(struct vblk, format, "format", NULL, "the image's format; by default what the name's ending says"),
-    O_STR(struct vblk, allow, "allow", NULL, "folders, : between, where files that images name may lie besides theirs",
-          .arg = "DIR"),
+    O_STR(struct vblk, format, "format", NULL, "the image's format; by default what the ending of its name says"),
+    O_LIST(struct vblk, format_options, "format-option", "an option of the format, KEY=VALUE"),
+    O_STR(struct vblk, allow, "allow", NULL,
+          "folders, : between, in which files that the image names may lie besides its own", .arg = "DIR"),
+    O_LIST(struct vblk, filters, "filter", "a filter above the image and its options, as in throttle:iops=100"),
+    O_LIST(struct vblk, file_filters, "file-filter", "a filter between the image's format and its file"),
+    O_ENUM(struct vblk, werror, "werror", "report", on_error_words, "tell the guest of failed writes, or not"),
+    O_ENUM(struct vblk, rerror, "rerror", "report", on_error_words, "tell the guest of failed reads, or not"),
     O_END,
 };
 
@@ -112,6 +128,8 @@ static void vblk_done(struct blk_req *io, int ret)
     if (ret && ret != -EOPNOTSUPP)
         log_guest(&b->limit, "%s: %s at byte %llu of %s: %s", b->v.dev.id, op_names[io->io.op],
                   (unsigned long long)io->off, b->path, strerror(-ret));
+    if (ret && (io->io.op == BLK_READ ? b->rerror : b->werror) == ON_ERROR_IGNORE)
+        ret = 0;
     answer(b, r, !ret ? VIRTIO_BLK_S_OK : ret == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
 }
 
@@ -265,6 +283,23 @@ static void fill_config(struct vblk *b)
     };
 }
 
+/* The strings with commas between. */
+static char *join(const struct opt_list *l)
+{
+    char *ret;
+    size_t n = 1;
+
+    for (size_t i = 0; i < l->n; i++)
+        n += strlen(l->v[i]) + 1;
+    ret = xcalloc(1, n);
+    for (size_t i = 0; i < l->n; i++) {
+        if (i)
+            strcat(ret, ",");
+        strcat(ret, l->v[i]);
+    }
+    return ret;
+}
+
 static int check_options(const struct vblk *b, struct err *err)
 {
     if (!b->path)
@@ -281,14 +316,27 @@ static const struct field vblk_fields[] = {F_U8(struct vblk_state, writeback), F
 static const struct state_desc vblk_desc = {
     .name = "virtio-blk", .version = 1, .size = sizeof(struct vblk_state), .fields = vblk_fields};
 
+static int open_disk(struct vblk *b, struct err *err)
+{
+    cleanup_free char *options = join(&b->format_options);
+    const struct blk_open_opts o = {.read_only = b->read_only,
+                                    .format = b->format,
+                                    .options = options,
+                                    .cache = b->cache,
+                                    .allow = b->allow,
+                                    .filters = &b->filters,
+                                    .file_filters = &b->file_filters};
+
+    return blk_open(b->path, &o, &b->v.dev.lane, &b->user, &b->disk, err);
+}
+
 static int vblk_init(struct device *d, struct err *err)
 {
     struct vblk *b = container_of(d, struct vblk, v.dev);
-    struct blk_open_opts o = {.read_only = b->read_only, .format = b->format, .cache = b->cache, .allow = b->allow};
     int rc = check_options(b, err);
 
     if (!rc)
-        rc = blk_open(b->path, &o, &d->lane, &b->user, &b->disk, err);
+        rc = open_disk(b, err);
     if (rc)
         return rc;
     b->user.batch = vblk_batch;
@@ -299,6 +347,8 @@ static int vblk_init(struct device *d, struct err *err)
     b->reqs = xcalloc((size_t)b->queues * QUEUE_SIZE, sizeof(b->reqs[0]));
     b->v.nqueues = b->queues;
     b->v.offered = vblk_ops.features;
+    if (b->cache == BLK_CACHE_WRITETHROUGH) /* a device that has neither writes through [5.2.6.2] */
+        b->v.offered &= ~(1ull << VIRTIO_BLK_F_FLUSH | 1ull << VIRTIO_BLK_F_CONFIG_WCE);
     if (b->disk->lim.read_only)
         b->v.offered |= 1ull << VIRTIO_BLK_F_RO;
     if (b->discard)

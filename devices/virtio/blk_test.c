@@ -262,6 +262,55 @@ static void the_cache_mode_is_the_drivers_choice_and_kept(void **s)
     eject();
 }
 
+static void write_through_flushes_behind_every_write(void **s)
+{
+    static const struct {
+        const char *options;
+        uint8_t status;
+    } rows[] = {
+        {",filter=fault:op=flush:times=0", VIRTIO_BLK_S_OK},
+        {",cache=unsafe,filter=fault:op=flush:times=0", VIRTIO_BLK_S_OK},
+        {",cache=writethrough,filter=fault:op=flush:times=0", VIRTIO_BLK_S_IOERR},
+        {",cache=writethrough", VIRTIO_BLK_S_OK},
+    };
+
+    (void)s;
+    for (size_t i = 0; i < array_len(rows); i++) {
+        gpa_t at;
+
+        insert(rows[i].options, SIZE);
+        vdriver_start(&d, all & vdriver_offered(&d));
+        at = vdriver_alloc(&d, 512);
+        assert_int_equal(request(VIRTIO_BLK_T_OUT, 0, at, 512, false), rows[i].status);
+        eject();
+    }
+}
+
+static void errors_are_told_unless_the_user_says_not_to(void **s)
+{
+    static const struct {
+        const char *options;
+        uint8_t read, write;
+    } rows[] = {
+        {",filter=fault:times=0", VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_IOERR},
+        {",werror=report,rerror=ignore,filter=fault:times=0", VIRTIO_BLK_S_OK, VIRTIO_BLK_S_IOERR},
+        {",file-filter=fault:op=change:times=0:do=enospc", VIRTIO_BLK_S_OK, VIRTIO_BLK_S_IOERR},
+        {",werror=ignore,file-filter=fault:op=change:times=0:do=enospc", VIRTIO_BLK_S_OK, VIRTIO_BLK_S_OK},
+    };
+
+    (void)s;
+    for (size_t i = 0; i < array_len(rows); i++) {
+        gpa_t at;
+
+        insert(rows[i].options, SIZE);
+        vdriver_start(&d, all);
+        at = vdriver_alloc(&d, 512);
+        assert_int_equal(request(VIRTIO_BLK_T_IN, 0, at, 512, true), rows[i].read);
+        assert_int_equal(request(VIRTIO_BLK_T_OUT, 0, at, 512, false), rows[i].write);
+        eject();
+    }
+}
+
 static void a_header_in_pieces_is_one_header(void **s)
 {
     struct virtio_blk_outhdr h = {.type = htole32(VIRTIO_BLK_T_IN)};
@@ -378,6 +427,8 @@ int main(void)
         cmocka_unit_test(unknown_commands_are_unsupported),
         cmocka_unit_test(limits_and_shape_are_in_the_configuration),
         cmocka_unit_test(the_cache_mode_is_the_drivers_choice_and_kept),
+        cmocka_unit_test(write_through_flushes_behind_every_write),
+        cmocka_unit_test(errors_are_told_unless_the_user_says_not_to),
         cmocka_unit_test(a_header_in_pieces_is_one_header),
         cmocka_unit_test(cpu_and_io_thread_meet),
         cmocka_unit_test(bad_options_are_refused),
