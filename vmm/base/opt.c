@@ -12,7 +12,7 @@ enum {
     FRACTION_MAX = 18, /* digits; 10^18 fits in 64 bits */
 };
 
-static const char units[] = "KMGT";
+static const char units[] = "KMGTPE";
 
 /* Digits only, decimal or 0x…; moves *text behind them.  -EINVAL without any, -ERANGE beyond 64 bits. */
 static int digits(const char **text, uint64_t *ret)

@@ -11,7 +11,7 @@ enum opt_kind {
     OPT_BOOL,   /* bool:     on | off; the name alone means on */
     OPT_U32,    /* uint32_t: 10, 0x3f8 */
     OPT_U64,    /* uint64_t */
-    OPT_SIZE,   /* uint64_t: bytes; suffix K, M, G, T (powers of 1024) */
+    OPT_SIZE,   /* uint64_t: bytes; suffix K, M, G, T, P, E (powers of 1024) */
     OPT_STRING, /* char *:   owned by the struct, freed by opts_clear() */
     OPT_ENUM,   /* uint32_t: index in `words` */
     OPT_LIST,   /* struct opt_list: a string a mention, in order; freed by opts_clear() */

@@ -1,5 +1,6 @@
 #include "vmm/cli/cli.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 
 #include "vmm/base/cleanup.h"
@@ -133,7 +134,7 @@ int cli_parse(struct cli_line *l, struct err *err)
         char *word = *p.next++;
         int r = 0;
 
-        if (ended || word[0] != '-' || !word[1]) {
+        if (ended || word[0] != '-' || !word[1] || isdigit((unsigned char)word[1])) {
             if (l->nargs == l->verb->max_args)
                 return err_set(err, EINVAL, "unexpected argument \"%s\"", word);
             l->args[l->nargs++] = word;
@@ -151,7 +152,7 @@ int cli_parse(struct cli_line *l, struct err *err)
     return p.help;
 }
 
-static int run_verb(const struct cli_verb *v, char **words)
+static int run_verb(const struct cli_verb *v, char *const *words)
 {
     struct cli_line l = {.verb = v, .words = words};
     struct err err = {0};
@@ -176,34 +177,79 @@ static int run_verb(const struct cli_verb *v, char **words)
     if (r >= 0)
         return r;
     fprintf(stderr, "bothy %s: %s\n", v->name, err.msg);
-    return EXIT_BOTHY;
+    return v->fail_code ? v->fail_code : EXIT_BOTHY;
 }
 
-int cli_verb_find(const char *name, const struct cli_verb **ret, struct err *err)
+const char *cli_verb_word(const struct cli_verb *v)
+{
+    const char *blank = strrchr(v->name, ' ');
+
+    return blank ? blank + 1 : v->name;
+}
+
+/* The verb of `list` that has this word, -ENOENT if none has. */
+static int find_word(const struct cli_verb *const *list, const struct cli_verb *group, const char *word,
+                     const struct cli_verb **ret, struct err *err)
 {
     const char *words[WORDS_MAX];
+    const char *before = group ? group->name : "", *blank = group ? " " : "";
     const char *near;
     size_t n = 0;
 
-    for (; cli_verbs[n]; n++) {
+    for (; list[n]; n++) {
         assert(n < WORDS_MAX - 1);
-        words[n] = cli_verbs[n]->name;
-        if (!strcmp(words[n], name)) {
-            *ret = cli_verbs[n];
+        words[n] = cli_verb_word(list[n]);
+        if (!strcmp(words[n], word)) {
+            *ret = list[n];
             return 0;
         }
     }
     words[n] = NULL;
-    near = nearest_word(name, words);
+    near = nearest_word(word, words);
     if (near)
-        return err_set(err, ENOENT, "unknown verb \"%s\"; did you mean \"%s\"?", name, near);
-    return err_set(err, ENOENT, "unknown verb \"%s\"; \"bothy help\" lists them", name);
+        return err_set(err, ENOENT, "unknown verb \"%s%s%s\"; did you mean \"%s%s%s\"?", before, blank, word, before,
+                       blank, near);
+    return err_set(err, ENOENT, "unknown verb \"%s%s%s\"; \"bothy help%s%s\" lists them", before, blank, word, blank,
+                   before);
+}
+
+int cli_verb_find(char *const *words, const struct cli_verb **ret, char *const **rest, struct err *err)
+{
+    const struct cli_verb *const *list = cli_verbs;
+    const struct cli_verb *v = NULL;
+
+    while (list && *words && (!v || **words != '-')) {
+        int rc = find_word(list, v, *words, &v, err);
+
+        if (rc)
+            return rc;
+        list = v->verbs;
+        words++;
+    }
+    *ret = v;
+    *rest = words;
+    return 0;
+}
+
+/* A group without one of its verbs. */
+static int run_group(const struct cli_verb *v, const char *word)
+{
+    bool asked = word && (!strcmp(word, "--help") || !strcmp(word, "-h"));
+
+    if (asked || !word) {
+        cli_print_help(asked ? stdout : stderr, v);
+        return asked ? 0 : EXIT_BOTHY;
+    }
+    fprintf(stderr, "bothy %s: the verb comes before its options; \"bothy help %s\" lists the verbs\n", v->name,
+            v->name);
+    return EXIT_BOTHY;
 }
 
 static int dispatch(char **argv)
 {
     const char *first = argv[0] ? argv[1] : NULL;
     const struct cli_verb *v;
+    char *const *rest;
     struct err err;
 
     if (!first) {
@@ -218,11 +264,11 @@ static int dispatch(char **argv)
         cli_print_overview(stdout);
         return 0;
     }
-    if (cli_verb_find(first, &v, &err)) {
+    if (cli_verb_find(argv + 1, &v, &rest, &err)) {
         fprintf(stderr, "bothy: %s\n", err.msg);
         return EXIT_BOTHY;
     }
-    return run_verb(v, argv + 2);
+    return v->verbs ? run_group(v, *rest) : run_verb(v, rest);
 }
 
 int cli_main(char **argv)

@@ -1,7 +1,8 @@
 /*
  * The command line: `bothy VERB [OPTION…] [ARGUMENT…]`.  A verb is one file with one `struct cli_verb` and one row in
- * verbs.c.  Its options are an option table (vmm/base/opt.h) over a struct of its own; parsing, messages, help, the
- * manual and shell completion all come from that table.
+ * verbs.c; a group of verbs (`bothy img info`) is a row with a list of its own.  Its options are an option table
+ * (vmm/base/opt.h) over a struct of its own; parsing, messages, help, the manual and shell completion all come from
+ * that table.
  *
  * Long options are `--name VALUE` or `--name=VALUE`, short ones `-nVALUE` or `-n VALUE`.  Switches (OPT_BOOL) are
  * `--name`, `--no-name` or `--name=off`; their letters can be bundled (`-xy`).  Options and arguments mix; `--` ends
@@ -17,15 +18,17 @@
 struct cli_line;
 
 struct cli_verb {
-    const char *name;
+    const char *name;       /* with its group's before it: "img info" */
     const char *summary;    /* a few words, for lists */
     const char *args;       /* what follows the options, as in "[FILE…]"; NULL: nothing does */
     unsigned max_args;      /* how many of them */
     const char *text;       /* paragraphs for --help and the manual, with "\n\n" in between; may be NULL */
     const struct opt *opts; /* may be NULL; `help` and -h belong to all verbs */
     size_t size;            /* of the struct that they fill */
-    /* The exit code (0 or more), or -errno with the reason in `err`: printed as "bothy VERB: REASON", exit code 125. */
+    /* The exit code (0 or more), or -errno with the reason in `err`: printed as "bothy VERB: REASON". */
     int (*run)(struct cli_line *l, struct err *err);
+    int fail_code;                       /* the exit code then; 0: EXIT_BOTHY */
+    const struct cli_verb *const *verbs; /* a group's, NULL-terminated: it has name, summary and text besides */
 };
 
 /* A command line, parsed. */
@@ -46,8 +49,11 @@ int cli_parse(struct cli_line *l, struct err *err) must_check;
 
 /* NULL-terminated; verbs.c. */
 extern const struct cli_verb *const cli_verbs[];
-/* -ENOENT with the nearest name in the message. */
-int cli_verb_find(const char *name, const struct cli_verb **ret, struct err *err) must_check;
+/* What the first of `words` name: a verb, or a group when they end there.  *rest is what follows them.  -ENOENT with
+ * the nearest name in the message. */
+int cli_verb_find(char *const *words, const struct cli_verb **ret, char *const **rest, struct err *err) must_check;
+/* Its own word: "info" of "img info". */
+const char *cli_verb_word(const struct cli_verb *v);
 
 /* Finds the verb, parses, runs it, prints what went wrong.  Returns the exit code. */
 int cli_main(char **argv);

@@ -56,8 +56,21 @@ static int bare_run(struct cli_line *l, struct err *err)
 
 static const struct cli_verb bare = {.name = "bare", .summary = "do nothing", .run = bare_run};
 
+static const struct cli_verb bunch_play = {
+    .name = "bunch play",
+    .summary = "play, too",
+    .max_args = 1,
+    .opts = toy_opts,
+    .size = sizeof(struct toy),
+    .run = toy_run,
+    .fail_code = 3,
+};
+
+static const struct cli_verb bunch = {
+    .name = "bunch", .summary = "things to do", .verbs = (const struct cli_verb *const[]){&bunch_play, NULL}};
+
 /* These stand in for the real table, which the linker then leaves in its library. */
-const struct cli_verb *const cli_verbs[] = {&toy, &bare, NULL};
+const struct cli_verb *const cli_verbs[] = {&toy, &bare, &bunch, NULL};
 
 enum { WORDS = 12 };
 
@@ -263,6 +276,17 @@ static void the_exit_code_is_the_verbs_or_125(void **s)
         {{"bothy", "toy", "-q", "--help"}, 0, "Usage: bothy toy [OPTION]... [FILE] [FILE]\n", ""},
         {{"bothy", "toy", "-qh"}, 0, "Usage: bothy toy", ""},
         {{"bothy", "bare", "--help"}, 0, "Usage: bothy bare\n", ""},
+        {{"bothy", "bunch", "play", "-c6"}, 6, "", ""},
+        {{"bothy", "bunch", "play", "-1"}, 1, "", ""},
+        {{"bothy", "bunch", "play", "-q"}, 3, "", "bothy bunch play: no kernel"},
+        {{"bothy", "bunch", "plya"},
+         EXIT_BOTHY,
+         "",
+         "bothy: unknown verb \"bunch plya\"; did you mean \"bunch play\"?\n"},
+        {{"bothy", "bunch", "z"}, EXIT_BOTHY, "", "bothy: unknown verb \"bunch z\"; \"bothy help bunch\" lists them\n"},
+        {{"bothy", "bunch"}, EXIT_BOTHY, "", "Usage: bothy bunch VERB"},
+        {{"bothy", "bunch", "--help"}, 0, "Usage: bothy bunch VERB", ""},
+        {{"bothy", "bunch", "-q", "play"}, EXIT_BOTHY, "", "bothy bunch: the verb comes before its options"},
     };
 
     (void)s;
@@ -322,6 +346,23 @@ static void help_shows_every_row_within_80_columns(void **s)
         assert_true(end - line <= 80);
 }
 
+static void a_group_lists_its_verbs(void **s)
+{
+    cleanup_free char *text = NULL, *man = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+
+    (void)s;
+    cli_print_help(f, &bunch);
+    fclose(f);
+    assert_non_null(strstr(text, "\n  play                        play, too\n"));
+    f = open_memstream(&man, &n);
+    cli_print_man_verb(f, &bunch);
+    fclose(f);
+    assert_non_null(strstr(man, ".SS bothy bunch VERB\n"));
+    assert_non_null(strstr(man, ".SS bothy bunch play [OPTION]...\n"));
+}
+
 static void the_manual_hides_nothing_from_roff(void **s)
 {
     static const struct opt opts[] = {
@@ -355,6 +396,7 @@ int main(void)
         cmocka_unit_test(the_exit_code_is_the_verbs_or_125),
         cmocka_unit_test(a_full_disk_behind_standard_output_is_a_failure),
         cmocka_unit_test(help_shows_every_row_within_80_columns),
+        cmocka_unit_test(a_group_lists_its_verbs),
         cmocka_unit_test(the_manual_hides_nothing_from_roff),
     };
 

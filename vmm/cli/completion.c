@@ -9,7 +9,7 @@ static const char head[] = "# bash completion for bothy; made by bothy help --as
                            "_bothy()\n"
                            "{\n"
                            "    local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}\n"
-                           "    local options words files=\n"
+                           "    local options words verb=${COMP_WORDS[1]} files=\n"
                            "\n"
                            "    [ \"$cur\" != = ] || cur=\n"
                            "    [ \"$prev\" != = ] || prev=${COMP_WORDS[COMP_CWORD - 2]}\n"
@@ -48,10 +48,10 @@ static void print_alternatives(FILE *f, const char *arg)
     }
 }
 
-static void print_verbs(FILE *f)
+static void print_verbs(FILE *f, const struct cli_verb *const *v)
 {
-    for (const struct cli_verb *const *v = cli_verbs; *v; v++)
-        fprintf(f, "%s ", (*v)->name);
+    for (; *v; v++)
+        fprintf(f, "%s ", cli_verb_word(*v));
 }
 
 static void print_devices(FILE *f)
@@ -78,14 +78,26 @@ static void print_value(FILE *f, const struct opt *o)
     fprintf(f, "' files=%s;;\n", path_flag(arg));
 }
 
+/* While the word after a group's is typed there is a choice of its verbs; later on both words are the verb. */
+static void print_group(FILE *f, const struct cli_verb *v)
+{
+    fprintf(f, "    %s)\n        if [ \"$COMP_CWORD\" = 2 ]; then\n            COMPREPLY=($(compgen -W '", v->name);
+    print_verbs(f, v->verbs);
+    fputs("--help' -- \"$cur\"))\n            return\n        fi\n        verb=\"$verb ${COMP_WORDS[2]}\";;\n", f);
+}
+
 static void print_verb(FILE *f, const struct cli_verb *v)
 {
-    fprintf(f, "    %s)\n        options='", v->name);
+    for (const struct cli_verb *const *p = v->verbs; p && *p; p++)
+        print_verb(f, *p);
+    if (v->verbs)
+        return;
+    fprintf(f, "    '%s')\n        options='", v->name);
     for (const struct opt *o = v->opts; o && o->name; o++)
         fprintf(f, "--%s%s ", strlen(cli_opt_dashes(o)) > 2 ? "no-" : "", o->name);
     fputs("--help'\n        words='", f);
     if (v->args && strstr(v->args, "VERB"))
-        print_verbs(f);
+        print_verbs(f, cli_verbs);
     fprintf(f, "' files=${files:-%s}\n        case $prev in\n", path_flag(v->args));
     for (const struct opt *o = v->opts; o && o->name; o++)
         if (o->kind != OPT_BOOL)
@@ -97,8 +109,12 @@ void cli_print_completion(FILE *f)
 {
     fputs(head, f);
     fputs("    if [ \"$COMP_CWORD\" = 1 ]; then\n        COMPREPLY=($(compgen -W '", f);
-    print_verbs(f);
-    fputs("--help --version' -- \"$cur\"))\n        return\n    fi\n    case ${COMP_WORDS[1]} in\n", f);
+    print_verbs(f, cli_verbs);
+    fputs("--help --version' -- \"$cur\"))\n        return\n    fi\n    case $verb in\n", f);
+    for (const struct cli_verb *const *v = cli_verbs; *v; v++)
+        if ((*v)->verbs)
+            print_group(f, *v);
+    fputs("    esac\n    case $verb in\n", f);
     for (const struct cli_verb *const *v = cli_verbs; *v; v++)
         print_verb(f, *v);
     fputs(tail, f);

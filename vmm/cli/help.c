@@ -106,13 +106,28 @@ static void print_opt(FILE *f, const struct opt *o)
     print_row(f, left, right);
 }
 
+static void print_verbs(FILE *f, const struct cli_verb *const *v)
+{
+    fprintf(f, "\nVerbs:\n");
+    for (; *v; v++)
+        print_row(f, cli_verb_word(*v), (*v)->summary);
+}
+
 void cli_print_help(FILE *f, const struct cli_verb *v)
 {
-    fprintf(f, "Usage: bothy %s%s%s%s\n\n", v->name, v->opts ? " [OPTION]..." : "", v->args ? " " : "",
-            v->args ? v->args : "");
+    if (v->verbs)
+        fprintf(f, "Usage: bothy %s VERB [OPTION]... [ARGUMENT]...\n\n", v->name);
+    else
+        fprintf(f, "Usage: bothy %s%s%s%s\n\n", v->name, v->opts ? " [OPTION]..." : "", v->args ? " " : "",
+                v->args ? v->args : "");
     fprintf(f, "%c%s.\n", toupper((unsigned char)v->summary[0]), v->summary + 1);
     if (v->text)
         print_paragraphs(f, v->text);
+    if (v->verbs) {
+        print_verbs(f, v->verbs);
+        fprintf(f, "\n\"bothy help %s VERB\" tells more about one.\n", v->name);
+        return;
+    }
     fprintf(f, "\nOptions:\n");
     for (const struct opt *o = v->opts; o && o->name; o++)
         print_opt(f, o);
@@ -121,9 +136,8 @@ void cli_print_help(FILE *f, const struct cli_verb *v)
 
 void cli_print_overview(FILE *f)
 {
-    fprintf(f, "Usage: bothy VERB [OPTION]... [ARGUMENT]...\n\nRuns virtual machines on KVM.\n\nVerbs:\n");
-    for (const struct cli_verb *const *v = cli_verbs; *v; v++)
-        print_row(f, (*v)->name, (*v)->summary);
+    fprintf(f, "Usage: bothy VERB [OPTION]... [ARGUMENT]...\n\nRuns virtual machines on KVM.\n");
+    print_verbs(f, cli_verbs);
     fprintf(f, "\nExit code:\n");
     for (const struct cli_exit_text *e = cli_exit_texts; e->code; e++)
         print_row(f, e->code, e->meaning);
@@ -148,6 +162,7 @@ static int help_run(struct cli_line *l, struct err *err)
 {
     const struct help_opts *o = l->opts;
     const struct cli_verb *v;
+    char *const *rest;
     int r;
 
     if (o->as != PRINT_TEXT && l->nargs)
@@ -159,9 +174,11 @@ static int help_run(struct cli_line *l, struct err *err)
     } else if (!l->nargs) {
         cli_print_overview(stdout);
     } else {
-        r = cli_verb_find(l->args[0], &v, err);
+        r = cli_verb_find(l->args, &v, &rest, err);
         if (r)
             return r;
+        if (*rest)
+            return err_set(err, EINVAL, "\"%s\" is no group of verbs, so it has no \"%s\"", v->name, *rest);
         cli_print_help(stdout, v);
     }
     return 0;
@@ -170,8 +187,8 @@ static int help_run(struct cli_line *l, struct err *err)
 const struct cli_verb verb_help = {
     .name = "help",
     .summary = "tell about bothy or about one verb",
-    .args = "[VERB]",
-    .max_args = 1,
+    .args = "[VERB [VERB]]",
+    .max_args = 2,
     .opts = help_opts,
     .size = sizeof(struct help_opts),
     .run = help_run,

@@ -97,8 +97,11 @@ static void man_device(FILE *f, const struct device_class *cls)
 
 void cli_print_man_verb(FILE *f, const struct cli_verb *v)
 {
-    fprintf(f, ".SS bothy %s%s%s%s\n", v->name, v->opts ? " [OPTION]..." : "", v->args ? " " : "",
-            v->args ? v->args : "");
+    fprintf(f, ".SS bothy %s%s%s%s\n", v->name,
+            v->verbs  ? " VERB"
+            : v->opts ? " [OPTION]..."
+                      : "",
+            v->args ? " " : "", v->args ? v->args : "");
     fputc(toupper((unsigned char)v->summary[0]), f);
     roff_str(f, v->summary + 1);
     fputs(".\n", f);
@@ -106,6 +109,8 @@ void cli_print_man_verb(FILE *f, const struct cli_verb *v)
         man_paragraphs(f, v->text);
     for (const struct opt *o = v->opts; o && o->name; o++)
         man_opt(f, o);
+    for (const struct cli_verb *const *p = v->verbs; p && *p; p++)
+        cli_print_man_verb(f, *p);
 }
 
 void cli_print_man(FILE *f)
