@@ -28,6 +28,10 @@ expect "$1" bothy run -k "${1%h}"
 expect "$1" bothy run --kernel = "${1%h}"
 expect "virtio-blk" bothy run --device virtio-bl
 expect "" bothy run --memory 1
+expect "info" bothy img inf
+expect "--backing-chain" bothy img info --b
+expect "human json" bothy img info --output ""
+expect "$1" bothy img info "${1%h}"
 
 type groff >/dev/null 2>&1 || { echo "no groff: manual not checked"; exit 0; }
 said=$(groff -man -Tutf8 -wall -z "$2" 2>&1)

@@ -1,0 +1,113 @@
+/* `bothy img`: disk images, made, looked at, converted and mended; qemu-img's verbs and letters. */
+#include "vmm/cli/img.h"
+
+#include <inttypes.h>
+
+#include "vmm/base/cleanup.h"
+
+const char *const img_cache_words[] = {[BLK_CACHE_WRITEBACK] = "writeback",
+                                       [BLK_CACHE_NONE] = "none",
+                                       [BLK_CACHE_WRITETHROUGH] = "writethrough",
+                                       [BLK_CACHE_UNSAFE] = "unsafe",
+                                       NULL};
+const char *const img_output_words[] = {[IMG_HUMAN] = "human", [IMG_JSON] = "json", NULL};
+
+static const struct cli_verb *const img_verbs[] = {
+    &img_info, &img_create, &img_convert, &img_check, &img_map, &img_compare, &img_resize, NULL,
+};
+
+const struct cli_verb verb_img = {
+    .name = "img",
+    .summary = "make, look at, convert and mend disk images",
+    .text = "The verbs, their letters and what they print are qemu-img's.  An image's format is what -f says, or else "
+            "what the ending of its name says, and its header must agree; only info goes by the header alone.",
+    .verbs = img_verbs,
+};
+
+int img_need(const struct cli_line *l, unsigned n, struct err *err)
+{
+    if (l->nargs >= n)
+        return 0;
+    return err_set(err, EINVAL, "%s missing; write: bothy %s %s", l->nargs ? "an argument is" : "the image's name is",
+                   l->verb->name, l->verb->args);
+}
+
+int img_open(const char *path, const struct img_open *o, unsigned mode, struct blk **ret, struct err *err)
+{
+    const struct blk_driver *drv = o->format ? blk_driver_find(o->format) : img_by_ending(path);
+    struct blk_open_opts opts = {.format = o->format,
+                                 .options = o->options,
+                                 .allow = o->allow,
+                                 .cache = o->cache,
+                                 .unlocked = o->share,
+                                 .read_only = !(mode & IMG_WRITE),
+                                 .no_backing = mode & IMG_ALONE};
+
+    /* Of drivers that have such an option.  The name alone says which is asked where -f does not. */
+    if (mode & IMG_DAMAGED && drv && drv->opts && opts_find(drv->opts, "repair"))
+        opts.options = "repair";
+    if (o->format && !blk_driver_find(o->format))
+        return img_bad_format(o->format, err);
+    return blk_open(path, &opts, NULL, NULL, ret, err);
+}
+
+int img_beside(const char *path, const char *name, char ret[PATH_MAX], struct err *err)
+{
+    const char *slash = *name == '/' ? NULL : strrchr(path, '/');
+    int dir = slash ? (int)(slash - path) + 1 : 0;
+
+    if (snprintf(ret, PATH_MAX, "%.*s%s", dir, path, name) >= PATH_MAX)
+        return err_set(err, ENAMETOOLONG, "%s: more than %d bytes of path", name, PATH_MAX - 1);
+    return 0;
+}
+
+char *img_option(const char *name, const char *value)
+{
+    char *text = xcalloc(1, strlen(name) + 2 * strlen(value) + 2), *p = text + sprintf(text, "%s=", name);
+
+    for (; *value; *p++ = *value++)
+        if (*value == ',')
+            *p++ = ',';
+    return text;
+}
+
+int img_io_failed(const struct blk *b, uint64_t off, int rc, struct err *err)
+{
+    return err_set(err, -rc, "%s, at byte %" PRIu64 ": %s", b->name, off, strerror(-rc));
+}
+
+enum { SECTOR = 512 };
+
+int img_parse_size(const char *text, uint64_t *ret, struct err *err)
+{
+    uint64_t size;
+    int rc = parse_size(text, &size);
+
+    if (rc == -EINVAL)
+        return err_set(err, EINVAL, "\"%s\" is not a size; write 512M or 10G", text);
+    if (rc || size > INT64_MAX - SECTOR)
+        return err_set(err, EFBIG, "%s is larger than any disk; the most is 8E less a sector", text);
+    *ret = align_up(size, SECTOR);
+    return 0;
+}
+
+const char *img_size_text(uint64_t bytes, char buf[IMG_SIZE_TEXT])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double v = (double)bytes;
+    size_t i = 0;
+
+    while (v >= 1000 && i < array_len(units) - 1) {
+        v /= 1024;
+        i++;
+    }
+    snprintf(buf, IMG_SIZE_TEXT, "%.3g %s", v, units[i]);
+    return buf;
+}
+
+void img_print_json(json_t *j)
+{
+    json_dumpf(j, stdout, JSON_INDENT(4));
+    putchar('\n');
+    json_decref(j);
+}

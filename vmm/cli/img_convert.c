@@ -1,0 +1,349 @@
+/*
+ * `bothy img convert`: the contents of one or more images, one after the other, as a new image.
+ *
+ * One thread at a time looks where the next data are; many copy.  What the sources leave out, or hold as zeroes, is
+ * not written where the new image reads as zeroes by itself.
+ */
+#include <inttypes.h>
+
+#include "vmm/base/cleanup.h"
+#include "vmm/cli/img.h"
+
+enum { SOURCES_MAX = 64, CHUNK = 1 << 20, PAGE = 4096, SPARSE_MAX = 1 << 30 };
+
+struct convert_opts {
+    struct img_open open;
+    char *out_format, *backing, *backing_format, *snapshot;
+    struct opt_list options;
+    struct img_say say;
+    uint64_t sparse;
+    uint32_t threads, out_cache;
+    bool compress, unordered, no_create, target_is_zero;
+};
+
+static const struct opt convert_opts[] = {
+    IMG_OPEN_OPTIONS(struct convert_opts, open.),
+    IMG_CACHE(struct convert_opts, open.cache, "source-cache", "writeback", 'T'),
+    IMG_FORMAT(struct convert_opts, out_format, "out-format", 'O'),
+    O_LIST(struct convert_opts, options, "options", "the new format's options, key=value,...; help lists them",
+           .letter = 'o', .arg = "OPTIONS"),
+    IMG_CACHE(struct convert_opts, out_cache, "cache", "unsafe", 't'),
+    O_STR(struct convert_opts, backing, "backing", NULL,
+          "new image's backing image, which has what the source's has: what lies there is not copied", .letter = 'B',
+          .arg = "FILE"),
+    O_STR(struct convert_opts, backing_format, "backing-format", NULL, "that image's format", .letter = 'F',
+          .arg = "FORMAT"),
+    O_STR(struct convert_opts, snapshot, "snapshot", NULL, "read the state of that ID or name", .letter = 'l',
+          .arg = "SNAPSHOT"),
+    O_BOOL(struct convert_opts, compress, "compress", "off", "compress", .letter = 'c'),
+    O_SIZE(struct convert_opts, sparse, "sparse-size", "4K", 0, SPARSE_MAX,
+           "bytes of zeroes in a row that are left out; 0: write all there is", .letter = 'S'),
+    O_U32(struct convert_opts, threads, "threads", "0", 0, IMG_THREADS_MAX, "threads; 0: one for each core",
+          .letter = 'm'),
+    O_BOOL(struct convert_opts, unordered, "out-of-order", "on", "threads do not wait for one another", .letter = 'W'),
+    O_BOOL(struct convert_opts, no_create, "no-create", "off", "write into an image that is there", .letter = 'n'),
+    O_BOOL(struct convert_opts, target_is_zero, "target-is-zero", "off", "with -n: it reads as zeroes"),
+    IMG_PROGRESS_OPTIONS(struct convert_opts, say.),
+    O_END,
+};
+
+enum { COPY, ZERO, SKIP };
+
+struct convert {
+    struct img_task task;
+    const struct convert_opts *o;
+    struct blk *src[SOURCES_MAX];
+    unsigned nsrc;
+    uint64_t size; /* of all together */
+    struct blk *dst;
+    bool reads_zero;  /* dst does where nothing is written */
+    unsigned images;  /* of the source's chain that are copied; 0: all */
+    uint32_t granule; /* bytes that are left out or written together */
+    uint64_t off;     /* where next() is */
+    struct img_progress progress;
+    _Atomic(struct blk *) broken; /* whose error ended it */
+};
+
+static struct convert *of(struct img_task *t)
+{
+    return container_of(t, struct convert, task);
+}
+
+/* The source that has the byte at *off, which becomes its offset there. */
+static struct blk *source_at(const struct convert *c, uint64_t *off)
+{
+    unsigned i = 0;
+
+    while (*off >= c->src[i]->lim.size)
+        *off -= c->src[i++]->lim.size;
+    return c->src[i];
+}
+
+/* What is to be done from `off` on, for *len bytes. */
+static int kind_at(struct convert *c, uint64_t off, uint64_t *len, unsigned *kind)
+{
+    struct blk *b = source_at(c, &off);
+    struct img_part part;
+    int rc = img_part(b, off, min_u64(*len, b->lim.size - off), c->images, &part);
+
+    if (rc) {
+        c->broken = b;
+        return rc;
+    }
+    *len = part.len;
+    if (part.place == BLK_BACKING)
+        *kind = SKIP;
+    else if (part.place == BLK_ZEROES && c->o->sparse)
+        *kind = c->reads_zero ? SKIP : ZERO;
+    else
+        *kind = COPY;
+    return 0;
+}
+
+/*
+ * Pieces begin and end at granules, so that no two threads write to one.  Data end where nothing but a hole of a
+ * granule at least follows, or where the buffer does.
+ */
+static int next(struct img_task *t, struct img_item *ret)
+{
+    struct convert *c = of(t);
+    uint64_t left = c->size - c->off, len = left, most = min_u64(left, t->buf_size - c->off % t->buf_size);
+    unsigned kind;
+    int rc;
+
+    if (!left)
+        return 1;
+    *ret = (struct img_item){.off = c->off};
+    rc = kind_at(c, c->off, &len, &ret->kind);
+    if (rc)
+        return rc;
+    if (len != left)
+        len = align_down(len, c->granule);
+    if (ret->kind == COPY || !len) {
+        ret->kind = COPY;
+        len = min_u64(max_u64(len, c->granule), most);
+        while (len < most) {
+            uint64_t more = most - len;
+
+            rc = kind_at(c, c->off + len, &more, &kind);
+            if (rc)
+                return rc;
+            if (kind != COPY && more >= c->granule)
+                break;
+            len = min_u64(align_up(len + more, c->granule), most);
+        }
+    }
+    ret->len = len;
+    c->off += len;
+    return 0;
+}
+
+static int read_sources(struct convert *c, char *buf, uint64_t off, uint64_t len)
+{
+    while (len) {
+        uint64_t at = off, n;
+        struct blk *b = source_at(c, &at);
+        int rc;
+
+        n = min_u64(len, b->lim.size - at);
+        rc = blk_pread(b, buf, n, at);
+        if (rc) {
+            c->broken = b;
+            return rc;
+        }
+        buf += n;
+        off += n;
+        len -= n;
+    }
+    return 0;
+}
+
+/* `n` bytes that are all zero, or all to be written. */
+static int put(struct convert *c, const char *buf, size_t n, uint64_t off, bool zero)
+{
+    const struct blk_driver *drv = c->dst->drv;
+    int rc = 0;
+
+    if (zero)
+        return c->reads_zero ? 0 : blk_zero(c->dst, off, n, true);
+    if (!c->o->compress)
+        return blk_pwrite(c->dst, buf, n, off);
+    for (size_t at = 0; !rc && at < n; at += c->granule)
+        rc = drv->write_compressed(c->dst, off + at, buf + at, min_u64(c->granule, n - at));
+    return rc;
+}
+
+/* What was read, in runs of granules that are zero or are not. */
+static int write_runs(struct convert *c, const char *buf, uint64_t off, size_t len)
+{
+    size_t start = 0;
+    bool was = false;
+
+    for (size_t at = 0; at < len; at += c->granule) {
+        bool zero = c->o->sparse && img_is_zero(buf + at, min_u64(c->granule, len - at));
+        int rc = at && zero != was ? put(c, buf + start, at - start, off + start, was) : 0;
+
+        if (rc)
+            return rc;
+        if (zero != was)
+            start = at;
+        was = zero;
+    }
+    return put(c, buf + start, len - start, off + start, was);
+}
+
+static int run(struct img_task *t, const struct img_item *item, void *buf)
+{
+    struct convert *c = of(t);
+    int rc = 0;
+
+    if (item->kind == COPY) {
+        rc = read_sources(c, buf, item->off, item->len);
+        if (rc)
+            return rc;
+        rc = write_runs(c, buf, item->off, item->len);
+    } else if (item->kind == ZERO) {
+        rc = blk_zero(c->dst, item->off, item->len, true);
+    }
+    if (rc)
+        c->broken = c->dst;
+    else
+        img_progress_add(&c->progress, item->len);
+    return rc;
+}
+
+static int copy(struct convert *c, struct err *err)
+{
+    const struct convert_opts *o = c->o;
+    uint32_t cluster = c->dst->drv->cluster ? c->dst->drv->cluster(c->dst) : 0;
+    int rc;
+
+    if (o->compress && (!c->dst->drv->write_compressed || !cluster))
+        return err_set(err, ENOTSUP, "images of format %s hold nothing compressed; leave -c out, or write qcow2",
+                       c->dst->drv->name);
+    c->granule = (uint32_t)max_u64(cluster, PAGE);
+    while (!o->compress && c->granule * 2ull <= o->sparse)
+        c->granule *= 2;
+    c->task =
+        (struct img_task){.next = next, .run = run, .threads = o->threads, .buf_size = align_up(CHUNK, c->granule)};
+    img_progress_init(&c->progress, c->size, o->say.progress, o->say.quiet);
+    rc = img_task_run(&c->task);
+    if (!rc) {
+        rc = blk_flush(c->dst); /* completes what a format writes last */
+        c->broken = c->dst;
+    }
+    img_progress_fini(&c->progress);
+    return rc ? img_io_failed(c->broken, c->task.failed.off, rc, err) : 0;
+}
+
+/* ---- Before and after. ---- */
+
+static int open_sources(struct convert *c, struct cli_line *l, struct err *err)
+{
+    const struct convert_opts *o = c->o;
+    struct img_open open = o->open;
+    cleanup_free char *options = NULL;
+    int rc = 0;
+
+    if (o->snapshot)
+        open.options = options = img_option("snapshot", o->snapshot);
+    for (unsigned i = 0; !rc && i + 1 < l->nargs; i++) {
+        rc = img_open(l->args[i], &open, IMG_READ, &c->src[i], err);
+        if (rc)
+            return rc;
+        c->nsrc++;
+        if (__builtin_add_overflow(c->size, c->src[i]->lim.size, &c->size))
+            return err_set(err, EFBIG, "the images are too large together");
+    }
+    if (o->backing && c->nsrc > 1)
+        return err_set(err, EINVAL, "-B needs a single source, whose backing image the new one's stands for");
+    return 0;
+}
+
+static int copy_into(struct convert *c, const char *path, const char *format, struct err *err)
+{
+    struct img_open open = {
+        .format = (char *)format, .allow = c->o->open.allow, .cache = c->o->out_cache, .share = false};
+    int rc = img_open(path, &open, IMG_WRITE, &c->dst, err);
+
+    if (!rc && c->dst->lim.size < c->size)
+        rc = err_set(err, ENOSPC, "%s has %" PRIu64 " bytes, the source %" PRIu64 "; enlarge it with: bothy img resize",
+                     path, c->dst->lim.size, c->size);
+    if (!rc)
+        rc = copy(c, err);
+    blk_close(take_ptr(c->dst));
+    return rc;
+}
+
+static int make(struct convert *c, const char *path, struct img_new *n, struct err *err)
+{
+    const struct convert_opts *o = c->o;
+    struct img_target t;
+    int rc = 0;
+
+    if (o->backing)
+        rc = img_new_backing(n, o->backing, o->backing_format, err);
+    if (rc)
+        return rc;
+    if (o->compress && !n->drv->write_compressed)
+        return err_set(err, ENOTSUP, "images of format %s hold nothing compressed; leave -c out, or write qcow2",
+                       n->drv->name);
+    c->images = o->backing ? 1 : 0;
+    rc = img_target_create(&t, path, n, c->size, err);
+    if (!rc) {
+        c->reads_zero = t.temp && !img_new_has_backing(n);
+        rc = copy_into(c, img_target_name(&t), n->drv->name, err);
+    }
+    if (!rc)
+        rc = img_target_done(&t, err);
+    img_target_fini(&t);
+    return rc;
+}
+
+static int convert_run(struct cli_line *l, struct err *err)
+{
+    struct convert c = {.o = l->opts};
+    const struct convert_opts *o = c.o;
+    struct img_new n = {0};
+    const char *path;
+    int rc = img_need(l, 2, err);
+
+    if (rc)
+        return rc;
+    path = l->args[l->nargs - 1];
+    if (o->no_create && (o->options.n || o->backing))
+        return err_set(err, EINVAL, "-n writes into an image that is there, so -o and -B have no place");
+    if (!o->no_create) {
+        rc = img_new_init(&n, o->out_format, path, err);
+        if (!rc)
+            rc = img_new_options(&n, &o->options, err);
+    }
+    if (!rc)
+        rc = open_sources(&c, l, err);
+    if (!rc && o->no_create) {
+        c.reads_zero = o->target_is_zero;
+        rc = copy_into(&c, path, o->out_format, err);
+    } else if (!rc) {
+        rc = make(&c, path, &n, err);
+    }
+    for (unsigned i = 0; i < c.nsrc; i++)
+        blk_close(c.src[i]);
+    img_new_fini(&n);
+    return rc > 0 ? 0 : rc; /* help was asked for */
+}
+
+const struct cli_verb img_convert = {
+    .name = "img convert",
+    .summary = "copy images into a new one, of another format perhaps",
+    .args = "SOURCE... TARGET",
+    .max_args = SOURCES_MAX,
+    .text =
+        "  bothy img convert disk.vmdk disk.qcow2\n"
+        "  bothy img convert -c -o compression_type=zstd disk.raw disk.qcow2\n\n"
+        "The new image gets its name when it is whole: neither Ctrl-C nor a full disk leaves half of it, and what had "
+        "the name before is there until then.  Holes and zeroes are left out.",
+    .opts = convert_opts,
+    .size = sizeof(struct convert_opts),
+    .run = convert_run,
+    .fail_code = 1,
+};

@@ -1,0 +1,46 @@
+/* What a disk holds where, through its chain of backing images. */
+#include "vmm/cli/img.h"
+
+static int status_of(struct blk *b, uint64_t off, uint64_t len, struct blk_status *ret)
+{
+    *ret = (struct blk_status){.place = BLK_AT, .len = len};
+    return b->drv->status ? b->drv->status(b, off, len, ret) : 0;
+}
+
+int img_part(struct blk *b, uint64_t off, uint64_t len, unsigned images, struct img_part *ret)
+{
+    *ret = (struct img_part){.len = len, .blk = b};
+    for (;; b = b->backing, ret->depth++) {
+        int rc;
+
+        ret->blk = b;
+        if (off >= b->lim.size) { /* the image above is longer */
+            ret->place = BLK_ZEROES;
+            ret->present = true;
+            return 0;
+        }
+        ret->len = min_u64(ret->len, b->lim.size - off);
+        rc = status_of(b, off, ret->len, &ret->status);
+        if (rc)
+            return rc;
+        ret->len = min_u64(ret->len, ret->status.len);
+        ret->place = ret->status.place;
+        if (ret->place != BLK_BACKING) {
+            ret->present = true;
+            return 0;
+        }
+        if (ret->depth + 1 == images)
+            return 0;
+        if (!b->backing) {
+            ret->place = BLK_ZEROES;
+            return 0;
+        }
+    }
+}
+
+bool img_is_zero(const void *buf, size_t n)
+{
+    const char *p = buf;
+
+    return !n || (!p[0] && !p[n - 1] && !p[n / 2] && !memcmp(p, p + 1, n - 1));
+}
