@@ -77,6 +77,9 @@ struct blk_driver {
     int (*create)(struct blk *file, uint64_t size, const void *opts, struct err *err);
     const struct opt *create_opts;
     size_t create_size;
+    /* Optional: what create() and full use of such an image need of the file beyond its `size` bytes of data, which are
+     * allocated in *unit's. */
+    int (*overhead)(uint64_t size, const void *opts, uint64_t *ret, uint64_t *unit, struct err *err);
 };
 
 enum { BLK_HEAD = 64 << 10 }; /* what probe() is shown of a file's beginning */

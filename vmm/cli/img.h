@@ -167,8 +167,9 @@ struct img_task { /* embedded in the verb's own */
 
 /* 0, or the first failure; t->failed is then the piece. */
 int img_task_run(struct img_task *t) must_check;
-enum { IMG_THREADS_MAX = 16 };
+enum { IMG_THREADS_MAX = 64 };
 
 /* ---- The verbs. ---- */
 
-extern const struct cli_verb img_info, img_create, img_convert, img_check, img_map, img_compare, img_resize;
+extern const struct cli_verb img_info, img_create, img_convert, img_check, img_map, img_compare, img_resize, img_dd,
+    img_bench, img_measure;

@@ -1,5 +1,6 @@
 /*
- * `bothy img convert`: the contents of one or more images, one after the other, as a new image.
+ * `bothy img convert`: the contents of one or more images, one after the other, as a new image; `bothy img dd`: a part
+ * of one.
  *
  * One thread at a time looks where the next data are; many copy.  What the sources leave out, or hold as zeroes, is
  * not written where the new image reads as zeroes by itself.
@@ -9,7 +10,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/cli/img.h"
 
-enum { SOURCES_MAX = 64, CHUNK = 1 << 20, PAGE = 4096, SPARSE_MAX = 1 << 30 };
+enum { SOURCES_MAX = 64, CHUNK = 1 << 20, PAGE = 4096, SECTOR = 512, SPARSE_MAX = 1 << 30 };
 
 struct convert_opts {
     struct img_open open;
@@ -54,7 +55,8 @@ struct convert {
     const struct convert_opts *o;
     struct blk *src[SOURCES_MAX];
     unsigned nsrc;
-    uint64_t size; /* of all together */
+    uint64_t skip; /* bytes of all together that are left out at their beginning */
+    uint64_t size; /* of what is copied */
     struct blk *dst;
     bool reads_zero;  /* dst does where nothing is written */
     unsigned images;  /* of the source's chain that are copied; 0: all */
@@ -74,6 +76,7 @@ static struct blk *source_at(const struct convert *c, uint64_t *off)
 {
     unsigned i = 0;
 
+    *off += c->skip;
     while (*off >= c->src[i]->lim.size)
         *off -= c->src[i++]->lim.size;
     return c->src[i];
@@ -345,5 +348,102 @@ const struct cli_verb img_convert = {
     .opts = convert_opts,
     .size = sizeof(struct convert_opts),
     .run = convert_run,
+    .fail_code = 1,
+};
+
+/* ---- dd ---- */
+
+struct dd_words { /* its arguments */
+    char *in, *out;
+    uint64_t bs, count, skip;
+};
+
+static const struct opt dd_words[] = {
+    O_STR(struct dd_words, in, "if", NULL, "image to read"),
+    O_STR(struct dd_words, out, "of", NULL, "image to make"),
+    O_SIZE(struct dd_words, bs, "bs", "512", 1, INT64_MAX, "bytes of a block"),
+    O_U64(struct dd_words, count, "count", "0", 0, 0, "blocks of the source to go by"),
+    O_U64(struct dd_words, skip, "skip", "0", 0, 0, "blocks of these to leave out first"),
+    O_END,
+};
+
+static const struct opt dd_opts[] = {
+    IMG_OPEN_OPTIONS(struct convert_opts, open.),
+    IMG_FORMAT(struct convert_opts, out_format, "out-format", 'O'),
+    O_END,
+};
+
+static int set_words(struct dd_words *w, struct cli_line *l, struct err *err)
+{
+    uint64_t bytes;
+
+    opts_default(dd_words, w);
+    for (unsigned i = 0; i < l->nargs; i++) {
+        int rc = opts_parse(dd_words, w, "if", l->args[i], err);
+
+        if (rc)
+            return rc;
+    }
+    if (!w->in || !w->out)
+        return err_set(err, EINVAL, "%s is missing; write: bothy %s %s", w->in ? "of=FILE" : "if=FILE", l->verb->name,
+                       l->verb->args);
+    if (__builtin_mul_overflow(w->bs, w->count, &bytes) || __builtin_mul_overflow(w->bs, w->skip, &bytes))
+        return err_set(err, EINVAL, "blocks of %" PRIu64 " bytes are more than any disk has", w->bs);
+    return 0;
+}
+
+static int dd(struct convert *c, const struct dd_words *w, struct img_new *n, struct err *err)
+{
+    const struct convert_opts *o = c->o;
+    uint64_t end;
+    int rc = img_new_init(n, o->out_format, w->out, err);
+
+    if (!rc)
+        rc = img_open(w->in, &o->open, IMG_READ, &c->src[0], err);
+    if (rc)
+        return rc;
+    c->nsrc = 1;
+    end = w->count ? min_u64(w->bs * w->count, c->src[0]->lim.size) : c->src[0]->lim.size;
+    c->skip = w->bs * w->skip;
+    if (c->skip >= end)
+        return err_set(err, EINVAL, "skip=%" PRIu64 " is past the end of what there is to copy, %" PRIu64 " bytes",
+                       w->skip, end);
+    c->size = align_up(end - c->skip, SECTOR);
+    if (c->size > c->src[0]->lim.size - c->skip)
+        return err_set(err, EINVAL, "skip=%" PRIu64 " blocks of %" PRIu64 " bytes do not end with a sector of 512",
+                       w->skip, w->bs);
+    return make(c, w->out, n, err);
+}
+
+static int dd_run(struct cli_line *l, struct err *err)
+{
+    struct convert_opts *o = l->opts;
+    struct convert c = {.o = o};
+    struct dd_words w = {0};
+    struct img_new n = {0};
+    int rc;
+
+    o->sparse = PAGE;
+    o->out_cache = BLK_CACHE_UNSAFE;
+    rc = set_words(&w, l, err);
+    if (!rc)
+        rc = dd(&c, &w, &n, err);
+    blk_close(c.src[0]);
+    img_new_fini(&n);
+    opts_clear(dd_words, &w);
+    return rc;
+}
+
+const struct cli_verb img_dd = {
+    .name = "img dd",
+    .summary = "copy a part of an image into a new one",
+    .args = "[bs=SIZE] [count=BLOCKS] [skip=BLOCKS] if=FILE of=FILE",
+    .max_args = 5,
+    .text =
+        "Reads up to the end of block `count`, without the first `skip` blocks.  The new image gets its name when it "
+        "is whole.",
+    .opts = dd_opts,
+    .size = sizeof(struct convert_opts),
+    .run = dd_run,
     .fail_code = 1,
 };

@@ -110,4 +110,16 @@ ok resize b.img +1M
 says 1 "say --shrink" resize b.img -1M
 ok resize --shrink b.img -1M
 same a.raw b.img
+
+alike measure --output=json -f raw -O raw a.raw
+alike measure --output=json --size 10G -O raw
+says 1 "not both" measure --size 1G a.raw
+ok dd if=a.raw of=part.img bs=64k count=20 skip=3
+dd if=a.raw of=part.raw bs=64k count=17 skip=3 status=none
+same part.img part.raw
+says 1 "past the end" dd if=a.raw of=part.img skip=1000000
+says 1 "of=FILE is missing" dd if=a.raw
+says 0 "Sending 100 read requests, 4096 bytes each, 4 in parallel" bench -c 100 -d 4 a.raw
+ok bench -q -c 16 -w --pattern 120 -s 64k --flush-interval 4 full.img
+same full.img <(head -c 1M /dev/zero | tr '\0' x)
 exit 0
