@@ -24,9 +24,9 @@ static void a_bad_spec_is_refused_with_the_remedy(void **s)
         {"file", "\"file\" lacks its path; write file:PATH"},
         {"file:", "\"file:\" lacks its path; write file:PATH"},
         {"pty:", "\"pty:\" lacks its path; write pty:PATH"},
-        {"file:/", "open \"/\": Is a directory"},
-        {"unix:/nowhere/x", "socket \"/nowhere/x\": No such file or directory"},
-        {"pty:/nowhere/x", "link \"/nowhere/x\" to /dev/pts/"},
+        {"file:/", "output \"/\": Is a directory; name a file in it"},
+        {"unix:/nowhere/x", "socket \"/nowhere/x\": No such file or directory; check the path"},
+        {"pty:/nowhere/x", "link \"/nowhere/x\": No such file or directory; check the path"},
     };
     struct front f;
 

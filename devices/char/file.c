@@ -15,9 +15,9 @@ static int file_open(struct chardev *c, const char *path, struct err *err)
 
     f->out.fd = -1;
     if (fd < 0 && errno == ENXIO)
-        return err_set(err, ENXIO, "open \"%s\": nobody reads this pipe; start its reader first", path);
+        return err_set(err, ENXIO, "output \"%s\": nobody reads this pipe; start its reader first", path);
     if (fd < 0)
-        return err_set(err, errno, "open \"%s\": %s", path, strerror(errno));
+        return err_file(err, errno, "output", path);
     sink_init(&f->out, c, fd);
     return 0;
 }

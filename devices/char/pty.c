@@ -75,7 +75,7 @@ static int pty_open(struct chardev *c, const char *link, struct err *err)
         return err_set(err, errno, "pseudo-terminal: inotify: %s; raise fs.inotify.max_user_instances",
                        strerror(errno));
     if (link && symlink(p->name, link))
-        return err_set(err, errno, "link \"%s\" to %s: %s", link, p->name, strerror(errno));
+        return err_file(err, errno, "link", link);
     if (link && !(p->link = strdup(link)))
         abort();
     p->opened = (struct watch){.lane = &c->dev->lane, .fd = p->notify, .events = EPOLLIN, .ready = opened};

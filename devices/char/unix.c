@@ -77,7 +77,7 @@ static int listen_on(struct unix_socket *u, const char *path, struct err *err)
     strcpy(u->addr.sun_path, path);
     u->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (u->fd < 0)
-        return err_set(err, errno, "socket \"%s\": %s", path, strerror(errno));
+        return err_file(err, errno, "socket", path);
     r = bind_private(u);
     if (r == -EADDRINUSE && is_stale(&u->addr) && !unlink(path))
         r = bind_private(u);
@@ -85,7 +85,7 @@ static int listen_on(struct unix_socket *u, const char *path, struct err *err)
         return err_set(err, EADDRINUSE, "socket \"%s\" exists already; remove it or choose another path", path);
     if (!r && listen(u->fd, 1))
         r = -errno;
-    return r ? err_set(err, -r, "socket \"%s\": %s", path, strerror(-r)) : 0;
+    return r ? err_file(err, -r, "socket", path) : 0;
 }
 
 static int unix_open(struct chardev *c, const char *path, struct err *err)

@@ -249,8 +249,8 @@ static int balloon_init(struct device *d, struct err *err)
     int rc;
 
     if (b->size > gmem_size(d->env->mem))
-        return err_set(err, EINVAL, "size=%llu is more than the guest's %llu bytes of RAM", (unsigned long long)b->size,
-                       (unsigned long long)gmem_size(d->env->mem));
+        return err_set(err, EINVAL, "size=%llu is more than the guest's %llu bytes of RAM; give less",
+                       (unsigned long long)b->size, (unsigned long long)gmem_size(d->env->mem));
     b->timer = (struct timer){.lane = &d->lane, .clk = CLK_GUEST, .fire = stats_due};
     b->v.offered = balloon_ops.features;
     if (b->interval)

@@ -14,5 +14,7 @@ struct err {
 
 /* Both return -code.  `e` may be NULL where the caller wants the code alone.  Long messages are cut. */
 int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* A path that the user gave could not be used: what it is for, itself, the reason, the remedy. */
+int err_file(struct err *e, int code, const char *what, const char *path);
 /* Puts "PREFIX: " in front of the message that is there. */
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -22,6 +22,17 @@ static void wrap_prefixes_and_keeps_the_code(void **s)
     assert_string_equal(e.msg, "disk0: permission denied");
 }
 
+static void file_names_purpose_path_reason_and_remedy(void **s)
+{
+    struct err e;
+
+    (void)s;
+    assert_int_equal(err_file(&e, ENOENT, "log", "/x"), -ENOENT);
+    assert_string_equal(e.msg, "log \"/x\": No such file or directory; check the path");
+    err_file(&e, EIO, "log", "/x");
+    assert_string_equal(e.msg, "log \"/x\": Input/output error");
+}
+
 static void long_messages_are_cut_not_overrun(void **s)
 {
     struct err e;
@@ -41,6 +52,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(set_returns_minus_code_and_formats),
         cmocka_unit_test(wrap_prefixes_and_keeps_the_code),
+        cmocka_unit_test(file_names_purpose_path_reason_and_remedy),
         cmocka_unit_test(long_messages_are_cut_not_overrun),
     };
 

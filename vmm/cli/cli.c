@@ -136,7 +136,8 @@ int cli_parse(struct cli_line *l, struct err *err)
 
         if (ended || word[0] != '-' || !word[1] || isdigit((unsigned char)word[1])) {
             if (l->nargs == l->verb->max_args)
-                return err_set(err, EINVAL, "unexpected argument \"%s\"", word);
+                return err_set(err, EINVAL, "unexpected argument \"%s\"; \"bothy %s --help\" lists what it takes", word,
+                               l->verb->name);
             l->args[l->nargs++] = word;
         } else if (!strcmp(word, "--")) {
             ended = true;

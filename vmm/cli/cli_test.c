@@ -212,7 +212,7 @@ static void every_mistake_is_one_line_with_the_remedy(void **s)
         {{"--no-quiet=on"}, "option \"--no-quiet\" takes no value"},
         {{"--no-quiet", "-q"}, "option \"--quiet\" is given twice"},
         {{"--help=yes"}, "option \"--help\" takes no value"},
-        {{"a", "b", "c"}, "unexpected argument \"c\""},
+        {{"a", "b", "c"}, "unexpected argument \"c\"; \"bothy toy --help\" lists what it takes"},
         {{"--="}, "unknown option \"--\"; \"bothy toy --help\" lists them"},
     };
 
@@ -267,7 +267,7 @@ static void the_exit_code_is_the_verbs_or_125(void **s)
         {{"bothy", "toy", "-q"}, EXIT_BOTHY, "", "bothy toy: no kernel; give one with --kernel FILE\n"},
         {{"bothy", "toy", "-x"}, EXIT_BOTHY, "", "bothy toy: unknown option \"-x\""},
         {{"bothy", "bare", "-x"}, EXIT_BOTHY, "", "bothy bare: unknown option \"-x\""},
-        {{"bothy", "bare", "x"}, EXIT_BOTHY, "", "bothy bare: unexpected argument \"x\"\n"},
+        {{"bothy", "bare", "x"}, EXIT_BOTHY, "", "bothy bare: unexpected argument \"x\"; "},
         {{"bothy", "tyo"}, EXIT_BOTHY, "", "bothy: unknown verb \"tyo\"; did you mean \"toy\"?\n"},
         {{"bothy", "zzz"}, EXIT_BOTHY, "", "bothy: unknown verb \"zzz\"; \"bothy help\" lists them\n"},
         {{"bothy"}, EXIT_BOTHY, "", "Usage: bothy VERB"},

@@ -29,7 +29,7 @@ static const struct opt run_options[] = {
 
 enum { CONFIG_FILE_MAX = 1 << 20 };
 
-static int read_file(const char *path, char **ret, struct err *err)
+static int read_config(const char *path, char **ret, struct err *err)
 {
     int fd cleanup_fd = open(path, O_RDONLY | O_CLOEXEC);
     char *text cleanup_free = NULL;
@@ -37,30 +37,30 @@ static int read_file(const char *path, char **ret, struct err *err)
     ssize_t n;
 
     if (fd < 0)
-        return err_set(err, errno, "%s: %s", path, strerror(errno));
+        return err_file(err, errno, "config", path);
     text = xcalloc(1, CONFIG_FILE_MAX + 1);
     while ((n = read(fd, text + len, CONFIG_FILE_MAX + 1 - len)) > 0)
         len += (size_t)n;
     if (n < 0)
-        return err_set(err, errno, "%s: %s", path, strerror(errno));
+        return err_file(err, errno, "config", path);
     if (len > CONFIG_FILE_MAX)
-        return err_set(err, EFBIG, "%s: more than 1 MiB, so no machine's description", path);
+        return err_set(err, EFBIG, "config \"%s\": more than 1 MiB; give what \"bothy run --dry-run\" printed", path);
     text[len] = 0;
     *ret = take_ptr(text);
     return 0;
 }
 
-static int write_file(const char *path, const void *data, size_t len, struct err *err)
+static int write_tree(const char *path, const void *data, size_t len, struct err *err)
 {
     int fd cleanup_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 
     if (fd < 0)
-        return err_set(err, errno, "%s: %s", path, strerror(errno));
+        return err_file(err, errno, "device tree", path);
     for (size_t done = 0; done < len;) {
         ssize_t n = write(fd, (const char *)data + done, len - done);
 
         if (n < 0)
-            return err_set(err, errno, "%s: %s", path, strerror(errno));
+            return err_file(err, errno, "device tree", path);
         done += (size_t)n;
     }
     return 0;
@@ -71,7 +71,7 @@ static int start_from_file(struct cli_line *l, struct err *err)
 {
     struct run_opts *o = l->opts;
     char *path cleanup_free = take_ptr(o->config), *text cleanup_free = NULL;
-    int r = read_file(path, &text, err);
+    int r = read_config(path, &text, err);
 
     if (r < 0)
         return r;
@@ -115,7 +115,7 @@ static int dump_device_tree(const struct config *c, const char *path, struct err
     size_t len;
     int r = machine_device_tree(c, &dtb, &len, err);
 
-    return r < 0 ? r : write_file(path, dtb, len, err);
+    return r < 0 ? r : write_tree(path, dtb, len, err);
 }
 
 /* Signals become events of the main loop, so that the terminal and all else is put in order first. */

@@ -64,7 +64,8 @@ int kvm_err(struct err *err, const char *what, int code)
                  "virtualisation in this machine's firmware or, in a virtual machine, nested virtualisation outside"},
         {ENODEV, "load KVM with \"modprobe kvm_intel\" or \"modprobe kvm_amd\""},
         {ENXIO, "load KVM with \"modprobe kvm_intel\" or \"modprobe kvm_amd\""},
-        {EACCES, "join its group with \"sudo usermod -aG kvm $USER\" and log in again"},
+        {EACCES, "join its group with \"sudo usermod -aG kvm $USER\" and log in again, or own it until the next boot "
+                 "with \"sudo chown $USER /dev/kvm\""},
         {EPERM, "this container or sandbox keeps /dev/kvm away; pass the device in"},
         {EBUSY, "another hypervisor holds the processor; stop its machines or unload its module"},
         {ENOMEM, "free memory on this host"},

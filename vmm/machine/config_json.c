@@ -168,9 +168,10 @@ int config_from_json(struct config *c, const char *text, const char *where, stru
     json_t *v;
 
     if (!root)
-        return err_set(err, EINVAL, "%s: line %d: %s", where, je.line, je.text);
+        return err_set(err, EINVAL, "%s: line %d: %s; give what \"bothy run --dry-run\" printed", where, je.line,
+                       je.text);
     if (!json_is_object(root))
-        return err_set(err, EINVAL, "%s: not a JSON object; --dry-run prints one to start from", where);
+        return err_set(err, EINVAL, "%s: not a JSON object; give what \"bothy run --dry-run\" printed", where);
     json_object_foreach(root, key, v)
     {
         int r = 0;
