@@ -209,6 +209,7 @@ static bool has_data(const struct blk_io *io)
 /* The part becomes the whole of what is left. */
 static void whole(struct blk_req *r)
 {
+    r->again = true;
     r->io.off = r->off;
     r->io.len = r->left;
     r->io.niov = r->niov;
@@ -358,6 +359,7 @@ void blk_submit(struct blk *b, struct blk_req *r)
 
     r->top = b;
     r->holder = NULL;
+    r->again = false;
     r->off = r->io.off;
     r->left = r->io.len;
     r->niov = r->io.niov;

@@ -36,6 +36,7 @@ struct blk_req {      /* embedded in its owner's request; belongs to the block l
     struct blk *holder; /* who is told when it is through: see release in driver.h; NULL: nobody */
     uint64_t off, left; /* of the whole, in top; io is the part that is under way */
     unsigned hold;
+    bool again;    /* not the first part */
     unsigned niov; /* of the whole, from io.iov on */
     size_t cut;    /* bytes that the part's last iovec was shortened by */
     struct work work;

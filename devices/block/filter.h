@@ -12,3 +12,27 @@ struct fault_hook { /* embedded in a test's own */
 };
 void fault_set_hook(struct blk *b, struct fault_hook *h); /* NULL: none; nothing in flight */
 uint64_t fault_seen(struct blk *b);                       /* requests selected so far */
+
+/* ---- Of `throttle`. ---- */
+
+struct rate {
+    uint64_t per_sec;  /* 0: no limit */
+    uint64_t burst_ns; /* what was not used that long ago may still be used */
+    uint64_t next_ns;  /* when all that was let through is paid for */
+};
+/* When the next may start: `now` or later. */
+uint64_t rate_start(const struct rate *r, uint64_t now);
+/* `n` units start then. */
+void rate_charge(struct rate *r, uint64_t start, uint64_t n);
+
+/* ---- Of `log`. ---- */
+
+struct log_summary {
+    uint64_t size; /* of the disk when its log began */
+    uint64_t changes, flushes, bytes;
+};
+/*
+ * Does to `to` what the log at `path` has, up to and with its `flushes`-th flush.  `to` NULL: nothing is done but
+ * counting.  -ERANGE when `to` is too small, or the log has not so many flushes (UINT64_MAX: all there are).
+ */
+int log_replay(const char *path, uint64_t flushes, struct blk *to, struct log_summary *ret, struct err *err) must_check;
