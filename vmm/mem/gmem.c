@@ -19,6 +19,9 @@ struct file_area {
 enum {
     PAGE = 4096,
     FILE_AREAS_MAX = 32,
+    /* At the bottom lie firmware's tables and what real mode needs.  A huge page for them would cost each guest 2 MiB,
+     * and the time to clear those before anything runs. */
+    SMALL_PAGES = 2 << 20,
     /* Smaller discards within a file area write zeroes: a guest could cut the mapping to pieces otherwise. */
     FILE_CUT_MIN = 2 << 20,
 };
@@ -160,6 +163,8 @@ static int map_range(struct gmem *m, struct gmem_range *r, struct err *err)
     }
     if (m->backing != GMEM_HUGETLB)
         madvise(p, r->size, MADV_HUGEPAGE); /* a wish; hosts without THP serve as well */
+    if (m->backing != GMEM_HUGETLB && r->base == 0)
+        madvise(p, min_u64(r->size, SMALL_PAGES), MADV_NOHUGEPAGE);
     r->host = (struct gbyte *)p;
     return 0;
 }
