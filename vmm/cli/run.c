@@ -156,7 +156,7 @@ static int run_machine(struct machine *m, struct err *err)
     lane_lock(&s.lane);
     watch_add(&s.watch);
     lane_unlock(&s.lane);
-    code = machine_run(m);
+    code = machine_run(m, err);
     lane_lock(&s.lane);
     watch_del(&s.watch);
     lane_unlock(&s.lane);

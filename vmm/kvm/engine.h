@@ -2,6 +2,7 @@
 #pragma once
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "vmm/cpu/cpuid.h"
 #include "vmm/kvm/ioapic.h"
@@ -24,7 +25,6 @@ struct vcpu {
     struct kvm_run *run; /* shared with the kernel; NULL: not mapped */
     pthread_t thread;
     bool has_thread;
-    unsigned epoch;  /* of the start that it last obeyed; under vm->lock */
     int error;       /* errno of KVM_RUN when that is why it left its loop */
     unsigned nexits; /* ever; the last EXIT_RECORDS are kept */
     struct exit_record exits[EXIT_RECORDS];
@@ -55,14 +55,12 @@ struct vm {
     struct msi_sink msi;
     struct ioapic ioapic; /* unused with `pit`: it is in KVM then */
 
-    pthread_mutex_t lock; /* what follows */
-    pthread_cond_t resume, parked;
-    bool running, dying;
-    unsigned epoch;   /* counts vm_start() */
-    unsigned nparked; /* threads that wait for another epoch */
+    bool running;
+    atomic_bool held; /* no CPU enters the guest */
 
     pthread_mutex_t bell_lock;
-    struct bell *bells; /* BELLS_MAX of them */
+    struct bell *bells;
+    unsigned nbells;
 
     unsigned ncpus;
     struct vcpu cpus[]; /* ncpus */
@@ -81,11 +79,6 @@ int kvm_open(int *ret, struct err *err) must_check;
 int kvm_cap(int fd, int id);
 /* Says that /dev/kvm, or a VM on it, failed with `code`, and the remedy.  Returns -code. */
 int kvm_err(struct err *err, const char *what, int code);
-
-/* vcpu.c: the thread, parked from its start. */
-int vcpu_thread_start(struct vcpu *c, struct err *err) must_check;
-/* Joins those that were started. */
-void vcpu_threads_end(struct vm *vm);
 
 /* exit.c: serves what KVM_RUN returned with; true: run on, false: `ret` says why not. */
 bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret);

@@ -1,9 +1,10 @@
 /*
- * A CPU's thread: parked, or in its exit loop.
+ * A CPU's thread: its exit loop, from vm_start() to vm_stop().
  *
  * vm_stop() sets immediate_exit, which makes the next KVM_RUN return at once after finishing what the last exit began,
  * then sends a signal, which ends the present one.  Whatever the thread is doing at that moment it meets one of the
- * two, so no wake-up is lost.  The signal does nothing by itself and can come to no harm.
+ * two, so no wake-up is lost.  The signal does nothing by itself and can come to no harm; nor can one to a thread that
+ * has ended and is not joined yet.
  */
 #include <errno.h>
 #include <signal.h>
@@ -26,42 +27,26 @@ static void set_immediate_exit(struct vcpu *c, bool on)
     __atomic_store_n(&c->run->immediate_exit, on, __ATOMIC_RELEASE);
 }
 
-/* Waits for a start that it has not obeyed yet; false: the machine ends. */
-static bool park(struct vcpu *c)
-{
-    struct vm *vm = c->vm;
-    bool go;
-
-    pthread_mutex_lock(&vm->lock);
-    vm->nparked++;
-    pthread_cond_signal(&vm->parked);
-    while (!vm->dying && (!vm->running || c->epoch == vm->epoch))
-        pthread_cond_wait(&vm->resume, &vm->lock);
-    vm->nparked--;
-    c->epoch = vm->epoch;
-    go = !vm->dying;
-    pthread_mutex_unlock(&vm->lock);
-    return go;
-}
-
-/* Until vm_stop(), or until the guest cannot go on. */
+/* Until it is stopped or held, or until the guest cannot go on. */
 static void run(struct vcpu *c)
 {
-    enum vm_event event = VM_ENGINE_ERROR;
+    enum vm_event event;
 
-    for (;;) {
+    while (!atomic_load_explicit(&c->vm->held, memory_order_relaxed)) {
         if (ioctl(c->fd, KVM_RUN, 0) < 0) {
             if (errno == EINTR && __atomic_load_n(&c->run->immediate_exit, __ATOMIC_ACQUIRE))
                 return;
             if (errno == EINTR || errno == EAGAIN) /* EAGAIN: woken while it waits for its INIT */
                 continue;
             c->error = errno;
-            break;
+            c->vm->user->event(c->vm->user, VM_ENGINE_ERROR, c->index);
+            return;
         }
-        if (!vcpu_serve_exit(c, &event))
-            break;
+        if (!vcpu_serve_exit(c, &event)) {
+            c->vm->user->event(c->vm->user, event, c->index);
+            return;
+        }
     }
-    c->vm->user->event(c->vm->user, event, c->index);
 }
 
 static void *vcpu_main(void *arg)
@@ -75,12 +60,11 @@ static void *vcpu_main(void *arg)
     sigemptyset(&kick);
     sigaddset(&kick, KICK_SIGNAL);
     pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
-    while (park(c))
-        run(c);
+    run(c);
     return NULL;
 }
 
-int vcpu_thread_start(struct vcpu *c, struct err *err)
+static int start_thread(struct vcpu *c, struct err *err)
 {
     struct sigaction act = {.sa_handler = on_kick, .sa_flags = SA_RESTART}; /* devices' calls, not KVM_RUN */
     sigset_t all, old;
@@ -103,41 +87,40 @@ int vcpu_thread_start(struct vcpu *c, struct err *err)
     return 0;
 }
 
-void vcpu_threads_end(struct vm *vm)
+int vm_start(struct vm *vm, struct err *err)
 {
-    assert(!vm->running);
-    pthread_mutex_lock(&vm->lock);
-    vm->dying = true;
-    pthread_cond_broadcast(&vm->resume);
-    pthread_mutex_unlock(&vm->lock);
-    for (unsigned i = 0; i < vm->ncpus; i++)
-        if (vm->cpus[i].has_thread)
-            pthread_join(vm->cpus[i].thread, NULL);
-}
+    int rc = 0;
 
-void vm_start(struct vm *vm)
-{
-    pthread_mutex_lock(&vm->lock);
     assert(!vm->running);
     vm->running = true;
     vm->fresh = false;
-    vm->epoch++;
-    for (unsigned i = 0; i < vm->ncpus; i++)
+    atomic_store(&vm->held, false);
+    for (unsigned i = 0; i < vm->ncpus && !rc; i++) {
         set_immediate_exit(&vm->cpus[i], false);
-    pthread_cond_broadcast(&vm->resume);
-    pthread_mutex_unlock(&vm->lock);
+        rc = start_thread(&vm->cpus[i], err);
+    }
+    if (rc)
+        vm_stop(vm);
+    return rc;
+}
+
+void vm_hold(struct vm *vm)
+{
+    atomic_store(&vm->held, true);
 }
 
 void vm_stop(struct vm *vm)
 {
-    pthread_mutex_lock(&vm->lock);
     assert(vm->running);
-    vm->running = false;
     for (unsigned i = 0; i < vm->ncpus; i++) {
         set_immediate_exit(&vm->cpus[i], true);
-        pthread_kill(vm->cpus[i].thread, KICK_SIGNAL);
+        if (vm->cpus[i].has_thread)
+            pthread_kill(vm->cpus[i].thread, KICK_SIGNAL);
     }
-    while (vm->nparked < vm->ncpus)
-        pthread_cond_wait(&vm->parked, &vm->lock);
-    pthread_mutex_unlock(&vm->lock);
+    for (unsigned i = 0; i < vm->ncpus; i++) {
+        if (vm->cpus[i].has_thread)
+            pthread_join(vm->cpus[i].thread, NULL);
+        vm->cpus[i].has_thread = false;
+    }
+    vm->running = false;
 }

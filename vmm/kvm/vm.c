@@ -6,6 +6,7 @@
  */
 #include "vmm/kvm/vm.h"
 
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -112,17 +113,19 @@ static bool same_doorbell(const struct doorbell *a, const struct doorbell *b)
 int vm_doorbell_add(struct vm *vm, const struct doorbell *d)
 {
     struct bell b = {.d = *d, .addr = d->region->base + d->off, .pio = d->region->bus == vm->pio};
-    int rc = -ENOSPC;
+    unsigned i = 0;
+    int rc;
 
     assert(d->region->bus == vm->pio || d->region->bus == vm->mmio);
     pthread_mutex_lock(&vm->bell_lock);
-    for (unsigned i = 0; i < BELLS_MAX; i++)
-        if (!vm->bells[i].d.region) {
-            rc = bell_ioctl(vm, &b, 0);
-            if (!rc)
-                vm->bells[i] = b;
-            break;
-        }
+    while (i < vm->nbells && vm->bells[i].d.region)
+        i++;
+    rc = i < BELLS_MAX ? bell_ioctl(vm, &b, 0) : -ENOSPC;
+    if (!rc) {
+        if (i == vm->nbells && !(vm->bells = realloc(vm->bells, ++vm->nbells * sizeof(b))))
+            abort();
+        vm->bells[i] = b;
+    }
     pthread_mutex_unlock(&vm->bell_lock);
     return rc;
 }
@@ -130,7 +133,7 @@ int vm_doorbell_add(struct vm *vm, const struct doorbell *d)
 void vm_doorbell_del(struct vm *vm, const struct doorbell *d)
 {
     pthread_mutex_lock(&vm->bell_lock);
-    for (unsigned i = 0; i < BELLS_MAX; i++)
+    for (unsigned i = 0; i < vm->nbells; i++)
         if (vm->bells[i].d.region && same_doorbell(&vm->bells[i].d, d)) {
             bell_ioctl(vm, &vm->bells[i], KVM_IOEVENTFD_FLAG_DEASSIGN);
             vm->bells[i].d.region = NULL;
@@ -354,8 +357,6 @@ static int build(struct vm *vm, const struct vm_opts *o, struct err *err)
         rc = make(vm, err);
     if (!rc && !vm->pit)
         rc = bus_map(vm->mmio, &vm->ioapic.region, VM_IOAPIC_BASE, err);
-    for (unsigned i = 0; !rc && i < vm->ncpus; i++)
-        rc = vcpu_thread_start(&vm->cpus[i], err);
     return rc;
 }
 
@@ -385,11 +386,7 @@ int vm_create(const struct vm_opts *o, struct gmem *mem, struct bus *pio, struct
     vm->fd = -1;
     vm->msi.send = msi_send;
     ioapic_init(&vm->ioapic, &vm->msi, level_changed);
-    pthread_mutex_init(&vm->lock, NULL);
-    pthread_cond_init(&vm->resume, NULL);
-    pthread_cond_init(&vm->parked, NULL);
     pthread_mutex_init(&vm->bell_lock, NULL);
-    vm->bells = xcalloc(BELLS_MAX, sizeof(vm->bells[0]));
     vm->ncpus = ncpus;
     for (unsigned i = 0; i < ncpus; i++)
         vm->cpus[i] = (struct vcpu){.vm = vm, .index = i, .fd = -1};
@@ -407,13 +404,10 @@ void vm_destroy(struct vm *vm)
 {
     if (!vm)
         return;
-    vcpu_threads_end(vm);
+    assert(!vm->running);
     unmake(vm);
     close(vm->kvm);
     ioapic_fini(&vm->ioapic);
-    pthread_mutex_destroy(&vm->lock);
-    pthread_cond_destroy(&vm->resume);
-    pthread_cond_destroy(&vm->parked);
     pthread_mutex_destroy(&vm->bell_lock);
     free(vm->bells);
     free(vm);
@@ -473,7 +467,7 @@ int vm_reset(struct vm *vm, const struct vm_boot *boot, struct err *err)
     if (!vm->fresh) {
         unmake(vm);
         rc = make(vm, err);
-        for (unsigned i = 0; !rc && i < BELLS_MAX; i++)
+        for (unsigned i = 0; !rc && i < vm->nbells; i++)
             if (vm->bells[i].d.region && bell_ioctl(vm, &vm->bells[i], 0) < 0)
                 rc = vm_ioctl_err(err, "doorbell");
     }

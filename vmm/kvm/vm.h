@@ -2,8 +2,8 @@
  * The CPU engine on KVM: the only folder that includes <linux/kvm.h>.  What the machine sees is this small interface,
  * so that another engine can stand beside it without any change to devices, bus or firmware.
  *
- * Each vCPU has a thread of its own that runs the exit loop: KVM_RUN, dispatch to the buses, again.  The machine's
- * thread starts, stops and inspects them; unless said otherwise functions are for that thread.
+ * While it runs each vCPU has a thread of its own with the exit loop: KVM_RUN, dispatch to the buses, again.  The
+ * machine's thread starts, stops and inspects them; unless said otherwise functions are for that thread.
  */
 #pragma once
 #include "vmm/base/base.h"
@@ -33,7 +33,7 @@ enum vm_event {
 };
 
 struct vm_user { /* embedded in the machine */
-    /* On the vCPU's thread, which waits afterwards until vm_stop(); only pass it on. */
+    /* On the vCPU's thread, which ends with it; only pass it on. */
     void (*event)(struct vm_user *u, enum vm_event e, unsigned cpu);
 };
 
@@ -59,8 +59,11 @@ int vm_create(const struct vm_opts *o, struct gmem *mem, struct bus *pio, struct
 void vm_destroy(struct vm *vm); /* stopped; accepts NULL */
 /* All vCPUs and the irqchip as at power-on, lines low, then vCPU 0 as `boot` says.  Doorbells stay.  Stopped. */
 int vm_reset(struct vm *vm, const struct vm_boot *boot, struct err *err) must_check;
-void vm_start(struct vm *vm);
-/* Returns when every vCPU is out of KVM_RUN and its last access has finished. */
+/* A thread for each vCPU; fails where the host gives no more, and is stopped then. */
+int vm_start(struct vm *vm, struct err *err) must_check;
+/* Any thread: a vCPU that leaves the guest does not enter it again until vm_start().  Does not wait for any. */
+void vm_hold(struct vm *vm);
+/* Returns when every vCPU is out of KVM_RUN, its last access has finished and its thread has ended. */
 void vm_stop(struct vm *vm);
 
 /* Guest-physical addresses have this many bits: nothing can be mapped above. */

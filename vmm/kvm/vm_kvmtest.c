@@ -155,7 +155,10 @@ static void reset(struct guest *g)
 
 static void start(struct guest *g)
 {
-    vm_start(g->vm);
+    struct err err;
+
+    if (vm_start(g->vm, &err))
+        fail_msg("%s", err.msg);
     g->running = true;
 }
 
@@ -608,6 +611,26 @@ static void stops_and_starts_lose_nothing(void **s)
         check_write(g, i, 0x10, 4, i + 1);
 }
 
+static void hold(struct guest *g)
+{
+    vm_hold(g->vm);
+}
+
+static void a_held_cpu_runs_no_further_until_it_is_started(void **s)
+{
+    struct guest *g = *s;
+
+    g->on_write = hold;
+    RUN(g, guest_counter);
+    for (unsigned i = 1; i <= 100; i++) {
+        wait_writes(g, i);
+        stop(g);
+        assert_int_equal(g->nwrites, i);
+        start(g);
+    }
+    stop(g);
+}
+
 /* While all CPUs wait in the kernel: one halted, the others for their INIT. */
 static void stops_reach_cpus_that_wait(void **s)
 {
@@ -827,6 +850,7 @@ int main(int argc, char **argv)
         TEST(an_emulation_failure_is_reported_with_its_instruction),
         TEST(code_outside_memory_ends_in_an_event),
         TEST(stops_and_starts_lose_nothing),
+        TEST(a_held_cpu_runs_no_further_until_it_is_started),
         TEST(stops_reach_cpus_that_wait),
         TEST(reset_is_as_good_as_new),
         TEST(a_crashed_machine_can_be_reset),

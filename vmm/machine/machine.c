@@ -98,6 +98,8 @@ void machine_request(struct machine *m, enum request r, int code)
 {
     if (r == REQ_EXIT)
         atomic_store(&m->exit_code, code);
+    if (r != REQ_BUTTON)
+        vm_hold(m->vm); /* first: once the request is there, the machine may start anew */
     atomic_fetch_or(&m->requests, 1u << r);
     loop_quit(m->loop);
 }
@@ -426,8 +428,21 @@ void machine_destroy(struct machine *m)
 
 /* --- running --- */
 
-void machine_start(struct machine *m)
+/* All but the CPUs. */
+static void stand_still(struct machine *m)
 {
+    for (unsigned i = m->ndevs; i-- > 0;)
+        device_stop(m->devs[i]);
+    loop_clock_stop(m->loop);
+    if (m->io_loop)
+        loop_clock_stop(m->io_loop);
+    m->running = false;
+}
+
+int machine_start(struct machine *m, struct err *err)
+{
+    int r;
+
     assert(!m->running);
     m->running = true;
     if (m->io_loop)
@@ -435,7 +450,10 @@ void machine_start(struct machine *m)
     loop_clock_start(m->loop);
     for (unsigned i = 0; i < m->ndevs; i++)
         device_start(m->devs[i]);
-    vm_start(m->vm);
+    r = vm_start(m->vm, err);
+    if (r < 0)
+        stand_still(m);
+    return r;
 }
 
 void machine_stop(struct machine *m)
@@ -443,12 +461,7 @@ void machine_stop(struct machine *m)
     if (!m->running)
         return;
     vm_stop(m->vm);
-    for (unsigned i = m->ndevs; i-- > 0;)
-        device_stop(m->devs[i]);
-    loop_clock_stop(m->loop);
-    if (m->io_loop)
-        loop_clock_stop(m->io_loop);
-    m->running = false;
+    stand_still(m);
 }
 
 struct loop *machine_loop(struct machine *m)
@@ -505,20 +518,20 @@ static int serve(struct machine *m)
         machine_stop(m);
         if (!m->cfg->reboot)
             return EXIT_ORDERLY;
-        if (machine_reset(m, &err) < 0) {
+        if (machine_reset(m, &err) < 0 || machine_start(m, &err) < 0) {
             log_msg(LOG_ERROR, "%s: cannot reboot: %s", m->cfg->name, err.msg);
             return EXIT_BOTHY;
         }
-        machine_start(m);
     }
 }
 
-int machine_run(struct machine *m)
+int machine_run(struct machine *m, struct err *err)
 {
     struct slow_host slow;
-    int code;
+    int code = machine_start(m, err);
 
-    machine_start(m);
+    if (code < 0)
+        return code;
     slow_host_watch(&slow, m->loop);
     code = serve(m);
     slow_host_fini(&slow);
