@@ -75,6 +75,7 @@ struct blk_open_opts {
     const char *format;  /* a driver's name; NULL: by the ending of the file's name, checked against its header */
     const char *options; /* the driver's own, "key=value,…"; may be NULL */
     bool read_only;
+    bool fresh;      /* just made by a driver's create(): also formats that are read-only as disks take writes */
     bool snapshot;   /* writes go to a file that vanishes with the disk */
     bool any_header; /* with format NULL: no look at the header */
     bool workers;    /* no io_uring: threads, as on hosts that forbid it */
