@@ -330,6 +330,15 @@ static bool allowed(const char *path, const char *own, const char *allow)
     return false;
 }
 
+/* Would it garble the message that names it? */
+static bool has_controls(const char *name)
+{
+    for (; *name; name++)
+        if ((unsigned char)*name < ' ' || *name == 0x7f)
+            return true;
+    return false;
+}
+
 /* "json:{…}", "nbd://…" */
 static bool has_protocol(const char *name)
 {
@@ -393,6 +402,9 @@ int blk_open_named(struct blk *b, const char *name, const char *format, bool wri
     struct stat st;
     int rc;
 
+    if (has_controls(name))
+        return err_set(err, EINVAL, "%s names a file with control characters in its name, which is not opened",
+                       b->name);
     if (!*name || has_protocol(name))
         return err_set(err, EINVAL, "%s names \"%s\"; only files are opened, no protocols", b->name, name);
     if (o.depth >= CHAIN_MAX)

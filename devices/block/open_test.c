@@ -250,6 +250,8 @@ static void names_that_lead_elsewhere_are_refused(void **s)
         {"nbd:localhost:10809", "protocol"},
         {"file:base", "protocol"},
         {"fd:3", "protocol"},
+        {"base\n", "control characters"},
+        {"\x1b[2Jbase", "control characters"},
     };
     const struct blk_open_opts o = {0}, all = {.allow = "/"};
     struct blk *b;
