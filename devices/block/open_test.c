@@ -80,7 +80,54 @@ static void unknown_formats_and_options_are_refused(void **s)
     make("a.raw", "", 4096);
     open_refused("a.raw", &(struct blk_open_opts){.format = "qcow9"}, "qcow9", "raw");
     open_refused("a.raw", &(struct blk_open_opts){.format = "file"}, "\"file\" is unknown", "raw");
-    open_refused("a.raw", &(struct blk_open_opts){.options = "x=1"}, "raw has no options", "x=1");
+    open_refused("a.raw", &(struct blk_open_opts){.options = "x=1"}, "raw", "x");
+}
+
+/* An empty image of 1 MiB. */
+static void create(const struct blk_driver *d, const char *path)
+{
+    cleanup_free void *opts = xcalloc(1, d->create_size);
+    struct blk *file;
+    struct err err;
+
+    if (d->create_opts)
+        opts_default(d->create_opts, opts);
+    if (blk_create_file(path, true, &file, &err) || d->create(file, 1 << 20, opts, &err))
+        fail_msg("%s: %s", d->name, err.msg);
+    blk_close(file);
+    if (d->create_opts)
+        opts_clear(d->create_opts, opts);
+}
+
+/* For every format that we can write, under its own name and under another's. */
+static void names_and_headers_have_to_agree(void **s)
+{
+    const struct blk_open_opts ro = {.read_only = true};
+    unsigned formats = 0;
+
+    (void)s;
+    for (const struct blk_driver *const *d = blk_drivers; *d; d++) {
+        char own[64], word[64];
+
+        if (!(*d)->create || !(*d)->probe)
+            continue;
+        snprintf(own, sizeof(own), "own.%s", (*d)->endings[0]);
+        create(*d, own);
+        blk_close(open_ok(own, &ro));
+        blk_close(open_ok(own, &(struct blk_open_opts){.read_only = true, .format = (*d)->name}));
+
+        create(*d, "other.img");
+        snprintf(word, sizeof(word), "format=%s", (*d)->name);
+        open_refused("other.img", &ro, word, "raw");
+        blk_close(open_ok("other.img", &(struct blk_open_opts){.read_only = true, .format = (*d)->name}));
+        blk_close(open_ok("other.img", &(struct blk_open_opts){.format = "raw"}));
+
+        make(own, "", 1 << 20);
+        open_refused(own, &ro, "does not begin as", "format=raw");
+        blk_close(open_ok(own, &(struct blk_open_opts){.format = "raw"}));
+        formats++;
+    }
+    assert_true(formats);
 }
 
 static void a_raw_disk_reads_and_writes_its_file(void **s)
@@ -316,6 +363,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(names_decide_that_a_disk_is_raw, setup, teardown),
+        cmocka_unit_test_setup_teardown(names_and_headers_have_to_agree, setup, teardown),
         cmocka_unit_test_setup_teardown(unknown_formats_and_options_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_raw_disk_reads_and_writes_its_file, setup, teardown),
         cmocka_unit_test_setup_teardown(a_raw_disk_says_where_its_holes_are_and_resizes, setup, teardown),
