@@ -70,10 +70,10 @@ static void complete(struct file *f, struct blk_req *r, int64_t ret)
     blk_complete(r, ret);
 }
 
-/* Does the kernel take the buffers as they are? */
-static bool buffers_fit(const struct file *f, const struct blk_io *io)
+/* Does the kernel take the request as it is?  What stands above may place a part anywhere. */
+static bool fits(const struct file *f, const struct blk_io *io)
 {
-    uintptr_t bits = 0;
+    uintptr_t bits = io->off | io->len;
 
     for (unsigned i = 0; i < io->niov && f->mem_align > 1; i++)
         bits |= (uintptr_t)io->iov[i].iov_base | io->iov[i].iov_len;
@@ -133,7 +133,7 @@ static ssize_t bounce(struct file *f, const struct blk_io *io, uint64_t at)
 
 static int read_write(struct file *f, const struct blk_io *io)
 {
-    bool fit = buffers_fit(f, io) && !((io->off | io->len) & (f->mem_align - 1));
+    bool fit = fits(f, io);
     struct iovec iov[64];
     uint64_t len;
 
@@ -268,7 +268,7 @@ static void file_submit(struct blk *b, struct blk_req *r)
 {
     struct file *f = file_of(b);
 
-    if (!f->uring || r->io.op == BLK_DISCARD || r->io.op == BLK_ZERO || !buffers_fit(f, &r->io))
+    if (!f->uring || r->io.op == BLK_DISCARD || r->io.op == BLK_ZERO || !fits(f, &r->io))
         blk_to_worker(r);
     else if (f->inflight < RING_ENTRIES)
         to_ring(f, r);

@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "devices/block/block.h"
+#include "devices/block/file.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/test.h"
 
@@ -231,6 +231,50 @@ static void o_direct_takes_any_buffer(void **s)
     unmake(&d);
 }
 
+/* An image whose bytes lie at an odd place of its file. */
+enum { ODD = 1000 };
+
+static void odd_map(struct blk *b, const struct blk_io *io, struct blk_map *ret)
+{
+    (void)b;
+    ret->place = BLK_AT;
+    ret->off = io->off + ODD;
+}
+
+static const struct blk_driver odd_driver = {.name = "odd", .size = sizeof(struct blk), .map = odd_map};
+
+static void o_direct_takes_any_place(void **s)
+{
+    static const struct blk_open_opts direct = {.cache = BLK_CACHE_NONE};
+    char path[] = "/tmp/bothy-file-XXXXXX", got[ODD + 1024];
+    char *page = aligned_alloc(4096, 4096);
+    struct disk d;
+    struct err err;
+    int fd = mkstemp(path), rc;
+
+    (void)s;
+    memset(page, 'x', 4096);
+    make(&d, 4096);
+    assert_int_equal(ftruncate(fd, 4096), 0);
+    d.b = blk_node(&odd_driver, path, &d.lane);
+    d.b->lim = (struct blk_limits){.size = 2048, .align = 512};
+    rc = file_open(path, path, &direct, 0, &d.lane, &d.b->file, &err);
+    unlink(path);
+    if (!rc) { /* else the file system does not know O_DIRECT */
+        d.b->file->parent = d.b;
+        assert_int_equal(run(&d, BLK_WRITE, 0, page, 1024, 2), 0);
+        assert_int_equal(pread(fd, got, sizeof(got), 0), sizeof(got));
+        assert_memory_equal(got + ODD, page, 1024);
+        assert_int_equal(got[ODD - 1], 0);
+        memset(page, 0, 1024);
+        assert_int_equal(run(&d, BLK_READ, 0, page, 1024, 2), 0);
+        assert_memory_equal(got + ODD, page, 1024);
+    }
+    close(fd);
+    free(page);
+    unmake(&d);
+}
+
 static void refusals_name_the_reason_and_the_remedy(void **s)
 {
     static const struct {
@@ -308,6 +352,7 @@ int main(void)
         cmocka_unit_test(a_cut_last_sector_reads_zeroes_and_keeps_its_bytes),
         cmocka_unit_test(a_file_cut_short_behind_our_back_is_an_error),
         cmocka_unit_test(o_direct_takes_any_buffer),
+        cmocka_unit_test(o_direct_takes_any_place),
         cmocka_unit_test(refusals_name_the_reason_and_the_remedy),
         cmocka_unit_test(a_pipe_is_refused_and_never_waited_for),
         cmocka_unit_test(a_second_writer_is_told_who_the_first_is),
