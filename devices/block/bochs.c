@@ -104,8 +104,7 @@ static int bochs_open(struct blk *b, const struct blk_open_opts *o, struct err *
     if (version != VERSION_1 && version != VERSION_2)
         return blkimg_refuse(b, err, "version %#x of Bochs images is not known, only 0x10000 and 0x20000", version);
     if (!has_word(h + AT_TYPE, "Redolog") || !has_word(h + AT_SUBTYPE, "Growing"))
-        return blkimg_refuse(b, err, "only growing Bochs images are known, not \"%.15s\" of kind \"%.15s\"",
-                             (char *)h + AT_TYPE, (char *)h + AT_SUBTYPE);
+        return blkimg_refuse(b, err, "it is an undoable or volatile Bochs image; commit it to its base with: bximage");
     if (!is_pow2(v->extent) || v->extent < SECTOR || v->extent > EXTENT_MAX || bitmap < (v->extent / SECTOR + 7) / 8 ||
         bitmap > EXTENT_MAX)
         return blkimg_bad(b, err, "extents of %u bytes with bitmaps of %u", v->extent, bitmap);

@@ -64,6 +64,8 @@ static int parse_extent(struct blk *b, const char *line, struct vmdk_line *ret, 
     return 0;
 }
 
+static const char type_letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
 static int parse_line(struct blk *b, const char *line, struct vmdk_desc *d, struct err *err)
 {
     char value[NAME_MAX_ + 1];
@@ -73,7 +75,7 @@ static int parse_line(struct blk *b, const char *line, struct vmdk_desc *d, stru
     } else if (value_of(line, "parentCID", value, sizeof(value))) {
         d->parent_cid = (uint32_t)strtoul(value, NULL, 16);
     } else if (value_of(line, "createType", value, sizeof(value))) {
-        snprintf(d->type, sizeof(d->type), "%.31s", value);
+        snprintf(d->type, sizeof(d->type), "%.*s", (int)strspn(value, type_letters), value);
     } else if (value_of(line, "parentFileNameHint", value, sizeof(value))) {
         free(d->parent);
         d->parent = xstrdup(value);
@@ -87,11 +89,22 @@ static int parse_line(struct blk *b, const char *line, struct vmdk_desc *d, stru
     return 0;
 }
 
+/* Messages show parts of it. */
+static bool is_text(const char *text)
+{
+    for (; *text; text++)
+        if ((uint8_t)*text < ' ' && !strchr("\t\r\n", *text))
+            return false;
+    return true;
+}
+
 int vmdk_desc_parse(struct blk *b, const char *text, struct vmdk_desc *ret, struct err *err)
 {
     int rc = 0;
 
     ret->cid = ret->parent_cid = UINT32_MAX;
+    if (!is_text(text))
+        return blkimg_bad(b, err, "its descriptor is no text");
     while (*text && !rc) {
         size_t n = strcspn(text, "\n");
         char line[1024];
