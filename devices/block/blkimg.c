@@ -2,7 +2,9 @@
 
 #include <stdio.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 
+#include "devices/block/file.h"
 #include "vmm/base/cleanup.h"
 
 enum {
@@ -341,6 +343,18 @@ int blkimg_refuse(struct blk *b, struct err *err, const char *fmt, ...)
     vsnprintf(why, sizeof(why), fmt, ap);
     va_end(ap);
     return err_set(err, ENOTSUP, "%s: %s", b->name, why);
+}
+
+int blkimg_may_make(struct blk *file, struct err *err)
+{
+    struct stat st;
+    int rc = file_stat(file, &st);
+
+    if (!rc && !S_ISBLK(st.st_mode))
+        return 0;
+    return err_set(err, rc ? -rc : ENOTSUP, "%s: %s", file->name,
+                   rc ? strerror(-rc)
+                      : "such an image is made in a file, not in a device; write a raw or qcow2 one there");
 }
 
 void blkimg_uuid(uint8_t uuid[16])

@@ -72,5 +72,7 @@ int blkimg_header(struct blk *b, void *buf, size_t n, uint64_t off, struct err *
 int blkimg_bad(struct blk *b, struct err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* -ENOTSUP, "NAME: …". */
 int blkimg_refuse(struct blk *b, struct err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* May a new image be made in `file`?  Not in a device, which holds what it held before. */
+int blkimg_may_make(struct blk *file, struct err *err) must_check;
 /* Random bytes for the names that formats give to images: a version 4 UUID, in the byte order of RFC 4122. */
 void blkimg_uuid(uint8_t uuid[16]);

@@ -40,6 +40,7 @@ enum blk_fix { BLK_FIX_NONE, BLK_FIX_LEAKS, BLK_FIX_ALL };
 
 struct blk_driver {
     const char *name, *summary;
+    const char *alias;          /* another name for it; NULL: none */
     const char *const *endings; /* of files' names, without the dot, NULL-terminated; NULL: a filter or a leaf */
     size_t size;                /* of the node; struct blk comes first in it */
     const struct opt *opts;     /* of a node when it is opened, at offsets in it; may be NULL */

@@ -15,7 +15,7 @@ const struct blk_driver *const blk_drivers[] = {
 const struct blk_driver *blk_driver_find(const char *name)
 {
     for (const struct blk_driver *const *d = blk_drivers; *d; d++)
-        if (!strcmp((*d)->name, name))
+        if (!strcmp((*d)->name, name) || ((*d)->alias && !strcmp((*d)->alias, name)))
             return *d;
     return NULL;
 }

@@ -192,8 +192,10 @@ static int vdi_create(struct blk *file, uint64_t size, const void *opts, struct 
     const struct vdi_create *c = opts;
     uint64_t nblocks = size / BLOCK_MADE + !!(size % BLOCK_MADE), data;
     uint8_t h[HEADER] = "<<< bothy VDI image >>>\n", zero = 0;
-    int rc;
+    int rc = blkimg_may_make(file, err);
 
+    if (rc)
+        return rc;
     if (!size || nblocks > BLOCKS_MAX)
         return err_set(err, EFBIG, "%s: a VDI image holds 1 byte to 1023 TiB, not %llu bytes", file->name,
                        (unsigned long long)size);

@@ -219,7 +219,7 @@ static int open_parent(struct vhd *v, const uint8_t *header, const struct blk_op
 
     if (!parent_name(v, header, name, sizeof(name)))
         return blkimg_bad(b, err, "it does not name its parent");
-    rc = blk_open_named(b, name, "vhd", false, o, &b->backing, err);
+    rc = blk_open_named(b, name, "vpc", false, o, &b->backing, err);
     if (!rc &&
         memcmp(header + HEAD_PARENT_UUID, container_of(b->backing, struct vhd, im.b)->footer + FOOT_UUID, 16) != 0)
         rc = blkimg_bad(b, err, "%s is not the parent that it was made from", name);
@@ -424,8 +424,10 @@ static int vhd_create(struct blk *file, uint64_t size, const void *opts, struct 
 {
     const struct vhd_create *c = opts;
     uint8_t footer[FOOTER];
-    int rc;
+    int rc = blkimg_may_make(file, err);
 
+    if (rc)
+        return rc;
     if (!c->exact)
         return err_set(err, EINVAL, "force_size=off: bothy makes VHD images only of the size asked for; leave it out");
     if (!size || size > SIZE_MAX_BYTES)
@@ -439,7 +441,8 @@ static int vhd_create(struct blk *file, uint64_t size, const void *opts, struct 
 
 static const char *const vhd_endings[] = {"vhd", "vpc", NULL};
 const struct blk_driver vhd_driver = {
-    .name = "vhd",
+    .name = "vpc", /* as qemu-img calls it */
+    .alias = "vhd",
     .summary = "Virtual PC and Hyper-V disk image",
     .endings = vhd_endings,
     .size = sizeof(struct vhd),

@@ -462,8 +462,10 @@ static int vhdx_create(struct blk *file, uint64_t size, const void *opts, struct
     bool fixed = c->subformat == FIXED;
     uint8_t id[HEADER] = "vhdxfile", zero = 0;
     static const char creator[] = "bothy";
-    int rc;
+    int rc = blkimg_may_make(file, err);
 
+    if (rc)
+        return rc;
     if (!is_pow2(block) || block < MIB)
         return err_set(err, EINVAL, "block_size: %u is no power of two from 1M to 256M", block);
     if (!size || size > (uint64_t)64 << 40)

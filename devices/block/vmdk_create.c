@@ -253,8 +253,10 @@ int vmdk_create(struct blk *file, uint64_t size, const void *opts, struct err *e
     const struct vmdk_create *c = opts;
     struct layout l;
     uint8_t zero = 0;
-    int rc;
+    int rc = blkimg_may_make(file, err);
 
+    if (rc)
+        return rc;
     if (!size || size > (uint64_t)2 << 40)
         return err_set(err, EFBIG, "%s: a VMDK image of one file holds 512 bytes to 2 TiB, not %" PRIu64 " bytes",
                        file->name, size);

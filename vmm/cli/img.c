@@ -42,6 +42,7 @@ int img_open(const char *path, const struct img_open *o, unsigned mode, struct b
                                  .cache = o->cache,
                                  .unlocked = o->share,
                                  .read_only = !(mode & IMG_WRITE),
+                                 .fresh = mode & IMG_FRESH,
                                  .no_backing = mode & IMG_ALONE};
 
     /* Of drivers that have such an option.  The name alone says which is asked where -f does not. */

@@ -38,6 +38,7 @@ enum img_mode {
     IMG_WRITE,
     IMG_ALONE = 2,   /* or'ed: without its backing image */
     IMG_DAMAGED = 4, /* or'ed: also what only a check should open */
+    IMG_FRESH = 8,   /* or'ed: it was just made, to be filled */
 };
 int img_open(const char *path, const struct img_open *o, unsigned mode, struct blk **ret, struct err *err) must_check;
 

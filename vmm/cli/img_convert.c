@@ -263,11 +263,11 @@ static int open_sources(struct convert *c, struct cli_line *l, struct err *err)
     return 0;
 }
 
-static int copy_into(struct convert *c, const char *path, const char *format, struct err *err)
+static int copy_into(struct convert *c, const char *path, const char *format, unsigned mode, struct err *err)
 {
     struct img_open open = {
         .format = (char *)format, .allow = c->o->open.allow, .cache = c->o->out_cache, .share = false};
-    int rc = img_open(path, &open, IMG_WRITE, &c->dst, err);
+    int rc = img_open(path, &open, IMG_WRITE | mode, &c->dst, err);
 
     if (!rc && c->dst->lim.size < c->size)
         rc = err_set(err, ENOSPC, "%s has %" PRIu64 " bytes, the source %" PRIu64 "; enlarge it with: bothy img resize",
@@ -295,7 +295,7 @@ static int make(struct convert *c, const char *path, struct img_new *n, struct e
     rc = img_target_create(&t, path, n, c->size, err);
     if (!rc) {
         c->reads_zero = t.temp && !img_new_has_backing(n);
-        rc = copy_into(c, img_target_name(&t), n->drv->name, err);
+        rc = copy_into(c, img_target_name(&t), n->drv->name, IMG_FRESH, err);
     }
     if (!rc)
         rc = img_target_done(&t, err);
@@ -325,7 +325,7 @@ static int convert_run(struct cli_line *l, struct err *err)
         rc = open_sources(&c, l, err);
     if (!rc && o->no_create) {
         c.reads_zero = o->target_is_zero;
-        rc = copy_into(&c, path, o->out_format, err);
+        rc = copy_into(&c, path, o->out_format, 0, err);
     } else if (!rc) {
         rc = make(&c, path, &n, err);
     }

@@ -208,6 +208,8 @@ int img_target_create(struct img_target *t, const char *path, const struct img_n
         return rc;
     if (t->old >= 0 && !fstat(t->old, &st) && chmod(t->temp, st.st_mode & 0777))
         return err_set(err, errno, "%s: %s", t->temp, strerror(errno));
+    free(file->name); /* formats that hold their own name need the one in the end */
+    file->name = xstrdup(t->path);
     rc = n->drv->create(file, size, n->opts, err);
     return rc ? err_wrap(err, "%s", path) : 0;
 }
