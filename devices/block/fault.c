@@ -32,11 +32,12 @@ struct fault {
 
 static const struct opt fault_opts[] = {
     O_ENUM(struct fault, op, "op", "any", op_words, "requests to count; change: write, discard and zero"),
-    O_SIZE(struct fault, off, "off", "0", 0, 0, "only requests that touch bytes from here on …"),
-    O_SIZE(struct fault, len, "len", "0", 0, 0, "… so many; 0: to the end"),
+    O_SIZE(struct fault, off, "off", "0", 0, 0, "count only requests that touch bytes from here on"),
+    O_SIZE(struct fault, len, "len", "0", 0, 0, "how many bytes that are; 0: to the end"),
     O_U64(struct fault, at, "at", "1", 1, 0, "the first of these that fails, by its number"),
     O_U64(struct fault, times, "times", "1", 0, 0, "how many fail in a row; 0: all from there on"),
-    O_ENUM(struct fault, act, "do", "eio", act_words, "kill: ends this process, as when the power fails"),
+    O_ENUM(struct fault, act, "do", "eio", act_words,
+           "what becomes of them; kill ends this process, as a power cut does"),
     O_SIZE(struct fault, part, "part", "0", 0, 0, "bytes of a failing write that reach the disk: a torn write"),
     O_U32(struct fault, delay_ms, "ms", "100", 0, DELAY_MAX_MS, "how long delay takes"),
     O_END,

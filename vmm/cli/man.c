@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 
+#include "devices/block/driver.h"
 #include "devices/core/device.h"
 
 /* Text such that roff prints it as it is. */
@@ -74,16 +75,16 @@ static void man_opt(FILE *f, const struct opt *o)
     man_help(f, o);
 }
 
-/* The options of a device, which are written KEY=VALUE. */
-static void man_device(FILE *f, const struct device_class *cls)
+/* A device or a driver, and its options, which are written KEY=VALUE. */
+static void man_keys(FILE *f, const char *name, const char *summary, const struct opt *opts)
 {
     char words[CLI_ARG_MAX];
 
-    fprintf(f, ".SS %s\n", cls->name);
-    fputc(toupper((unsigned char)cls->summary[0]), f);
-    roff_str(f, cls->summary + 1);
+    fprintf(f, ".SS %s\n", name);
+    fputc(toupper((unsigned char)summary[0]), f);
+    roff_str(f, summary + 1);
     fputs(".\n", f);
-    for (const struct opt *o = cls->opts; o && o->name; o++) {
+    for (const struct opt *o = opts; o && o->name; o++) {
         const char *arg = cli_arg_name(o, words, sizeof(words));
 
         fputs(".TP\n\\fB", f);
@@ -129,7 +130,12 @@ void cli_print_man(FILE *f)
     fputs(".SH DEVICES\nThe keys that a device takes after its class.  A comma within a value is doubled.\n", f);
     for (const struct device_class *const *cls = device_classes; *cls; cls++)
         if (!(*cls)->internal)
-            man_device(f, *cls);
+            man_keys(f, (*cls)->name, (*cls)->summary, (*cls)->opts);
+    fputs(".SH DISK FORMATS AND FILTERS\nThe options of a format are values of its disk's format\\-option; those of a "
+          "filter follow\nits name in its disk's filter, with colons between.\n",
+          f);
+    for (const struct blk_driver *const *d = blk_drivers; *d; d++)
+        man_keys(f, (*d)->name, (*d)->summary, (*d)->opts);
     fputs(".SH EXIT STATUS\n", f);
     for (const struct cli_exit_text *e = cli_exit_texts; e->code; e++) {
         fprintf(f, ".TP\n.B %s\n", e->code);

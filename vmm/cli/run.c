@@ -5,6 +5,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "devices/block/driver.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
 #include "vmm/cli/cli.h"
@@ -81,21 +82,32 @@ static int start_from_file(struct cli_line *l, struct err *err)
     return r < 0 ? r : cli_parse(l, err);
 }
 
+/* A device or a driver, and its options. */
+static void list_keys(const char *name, const char *summary, const struct opt *opts)
+{
+    printf("%-16s %s\n", name, summary);
+    for (const struct opt *o = opts; o && o->name; o++) {
+        char buf[64], word[96];
+        const char *arg = cli_arg_name(o, buf, sizeof(buf));
+
+        snprintf(word, sizeof(word), "%s%s%s", o->name, arg ? "=" : "", arg ? arg : "");
+        printf("    %-22s %s%s%s%s\n", word, o->help, o->dflt ? " [" : "", o->dflt ? o->dflt : "", o->dflt ? "]" : "");
+    }
+}
+
 static void list_devices(void)
 {
-    for (const struct device_class *const *p = device_classes; *p; p++) {
-        if ((*p)->internal)
-            continue;
-        printf("%-16s %s\n", (*p)->name, (*p)->summary);
-        for (const struct opt *o = (*p)->opts; o && o->name; o++) {
-            char buf[64], word[96];
-            const char *arg = cli_arg_name(o, buf, sizeof(buf));
-
-            snprintf(word, sizeof(word), "%s%s%s", o->name, arg ? "=" : "", arg ? arg : "");
-            printf("    %-22s %s%s%s%s\n", word, o->help, o->dflt ? " [" : "", o->dflt ? o->dflt : "",
-                   o->dflt ? "]" : "");
-        }
-    }
+    for (const struct device_class *const *p = device_classes; *p; p++)
+        if (!(*p)->internal)
+            list_keys((*p)->name, (*p)->summary, (*p)->opts);
+    puts("\nFormats of disks, with what format-option=KEY=VALUE sets:");
+    for (const struct blk_driver *const *d = blk_drivers; *d; d++)
+        if ((*d)->endings)
+            list_keys((*d)->name, (*d)->summary, (*d)->opts);
+    puts("\nFilters of disks, as in filter=throttle:iops=100:bps=1M:");
+    for (const struct blk_driver *const *d = blk_drivers; *d; d++)
+        if (!(*d)->endings)
+            list_keys((*d)->name, (*d)->summary, (*d)->opts);
 }
 
 static int print_machine(const struct config *c, struct err *err)

@@ -4,9 +4,5 @@
 extern const struct cli_verb verb_doctor, verb_help, verb_img, verb_run;
 
 const struct cli_verb *const cli_verbs[] = {
-    &verb_help,
-    &verb_run,
-    &verb_img,
-    &verb_doctor,
-    NULL,
+    &verb_help, &verb_run, &verb_img, &verb_doctor, NULL,
 };
