@@ -1,0 +1,345 @@
+/* Whether a qcow2 image is whole: every reference is counted anew from the header down, and compared with what the
+ * image says.  Counts can be mended, and the flags that follow from them; entries that mean nothing cannot. */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "devices/block/qcow2_int.h"
+#include "vmm/base/cleanup.h"
+
+enum {
+    CHUNK = 1 << 14,    /* counts that are allocated together */
+    CLUSTERS_BITS = 36, /* of the largest file that is looked at */
+    TOLD = 20,          /* messages */
+};
+
+struct qcow2_check {
+    struct qcow2_visitor v;
+    struct qcow2 *q;
+    struct blk_check *found;
+    uint32_t **chunks; /* of CHUNK counts each; NULL: all 0 */
+    uint64_t n;        /* clusters of the file */
+    uint64_t last;     /* where the previous data cluster was */
+    unsigned told;
+    bool no_memory;
+};
+
+__attribute__((format(printf, 2, 3))) static void corrupt(struct qcow2_check *c, const char *fmt, ...)
+{
+    char why[200];
+    va_list ap;
+
+    c->found->corruptions++;
+    if (c->told++ >= TOLD)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof(why), fmt, ap);
+    va_end(ap);
+    log_msg(LOG_WARN, "%s: %s%s", c->q->b.name, why, c->told == TOLD ? " (and so on)" : "");
+}
+
+static uint32_t counted(const struct qcow2_check *c, uint64_t i)
+{
+    const uint32_t *chunk = c->chunks[i / CHUNK];
+
+    return chunk ? chunk[i % CHUNK] : 0;
+}
+
+static void count(struct qcow2_check *c, uint64_t off, uint64_t bytes, const char *what)
+{
+    uint64_t from = off >> c->q->bits, to = (off + bytes - 1) >> c->q->bits;
+
+    for (uint64_t i = from; bytes && i <= to; i++) {
+        uint32_t **chunk;
+
+        if (i >= c->n) {
+            corrupt(c, "%s is at %#" PRIx64 ", beyond the file's end", what, off);
+            return;
+        }
+        chunk = &c->chunks[i / CHUNK];
+        if (!*chunk)
+            *chunk = calloc(CHUNK, sizeof(uint32_t));
+        if (!*chunk) {
+            c->no_memory = true;
+            return;
+        }
+        if ((*chunk)[i % CHUNK] < UINT32_MAX)
+            (*chunk)[i % CHUNK]++;
+    }
+}
+
+/* ---- Tables. ---- */
+
+static void count_data(struct qcow2_check *c, const struct qcow2_slice *s, uint32_t i, bool active)
+{
+    struct qcow2 *q = c->q;
+    const uint8_t *p = s->data + i * q->entry;
+    uint64_t desc = get_be64(p), host = desc & QCOW2_OFF_MASK, off, len;
+    bool broken = q->broken;
+    struct qcow2_cl cl;
+
+    if (desc & QCOW2_PACKED && q->data == q->b.file) {
+        qcow2_packed_range(q, desc, &off, &len);
+        /* The file may end within the last sector. */
+        count(c, off, len, "a compressed cluster");
+        c->found->compressed += active;
+        c->found->allocated += active;
+        c->found->fragmented += active;
+        if (desc & QCOW2_COPIED)
+            corrupt(c, "L2 entry %#" PRIx64 " of a compressed cluster is marked as not shared", desc);
+        return;
+    }
+    q->broken = true; /* decode() is to say nothing */
+    if (qcow2_decode(q, s, i, &cl)) {
+        q->broken = broken;
+        corrupt(c, "entry %u of the L2 table at %#" PRIx64 " is %#" PRIx64 ", which means nothing",
+                (unsigned)((s->off & (q->cluster - 1)) / q->entry + i), align_down(s->off, q->cluster), desc);
+        return;
+    }
+    q->broken = broken;
+    if (!cl.has_host || q->data != q->b.file) {
+        c->found->allocated += active && cl.has_host;
+        return;
+    }
+    count(c, host, q->cluster, "a data cluster");
+    if (active) {
+        c->found->allocated++;
+        c->found->fragmented += c->last && host != c->last + q->cluster;
+        c->last = host;
+    }
+}
+
+static int count_l2(struct qcow2_check *c, uint64_t table, bool active)
+{
+    struct qcow2 *q = c->q;
+
+    for (uint64_t at = table; at < table + q->cluster; at += q->l2.unit) {
+        struct qcow2_slice *s;
+        int rc = qcow2_cache_get(q, &q->l2, at, &s);
+
+        if (rc)
+            return rc;
+        for (uint32_t i = 0; i < qcow2_per_slice(q); i++)
+            count_data(c, s, i, active);
+    }
+    return 0;
+}
+
+static void count_l1(struct qcow2_check *c, const uint64_t *l1, uint32_t n, uint64_t off, bool active)
+{
+    struct qcow2 *q = c->q;
+
+    count(c, off, n * 8ull, "an L1 table");
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t table = l1[i] & QCOW2_OFF_MASK;
+
+        if (l1[i] & ~(QCOW2_COPIED | QCOW2_OFF_MASK) || table & (q->cluster - 1)) {
+            corrupt(c, "L1 entry %u is %#" PRIx64 ", which means nothing", i, l1[i]);
+            continue;
+        }
+        if (!table)
+            continue;
+        count(c, table, q->cluster, "an L2 table");
+        if (table >> q->bits < c->n && count_l2(c, table, active))
+            c->found->failures++;
+    }
+}
+
+static void count_snapshots(struct qcow2_check *c)
+{
+    struct qcow2 *q = c->q;
+
+    count(c, q->h.snapshots_off, qcow2_snapshots_bytes(q), "the snapshot table");
+    for (unsigned i = 0; i < q->h.nsnapshots; i++) {
+        const struct qcow2_snapshot *s = &q->snaps[i];
+        cleanup_free uint64_t *l1 = malloc(s->l1_size * sizeof(*l1) + 1);
+
+        if (!l1 || qcow2_table_read(q, l1, s->l1_size, s->l1_off))
+            c->found->failures++;
+        else
+            count_l1(c, l1, s->l1_size, s->l1_off, false);
+    }
+}
+
+/* Blocks that cannot be where the table says; with `fix` they are forgotten. */
+static void count_blocks(struct qcow2_check *c, bool fix)
+{
+    struct qcow2 *q = c->q;
+
+    count(c, q->h.rt_off, q->rt_size * 8ull, "the refcount table");
+    for (uint32_t i = 0; i < q->rt_size; i++) {
+        uint64_t off = q->rt[i], at = off >> q->bits;
+        bool fits = !(off & (q->cluster - 1)) && at < c->n;
+
+        if (!off)
+            continue;
+        if (fits)
+            count(c, off, q->cluster, "a refcount block");
+        if (fits && counted(c, at) == 1)
+            continue;
+        corrupt(c, "refcount block %u is at %#" PRIx64 ", where it cannot be", i, off);
+        if (!fix)
+            continue;
+        if (fits)
+            c->chunks[at / CHUNK][at % CHUNK]--;
+        q->rt[i] = 0;
+        q->rt_lo = q->rt_lo == q->rt_hi ? i : q->rt_lo;
+        q->rt_hi = i + 1;
+        c->found->corruptions_fixed++;
+    }
+}
+
+static void count_range(struct qcow2_visitor *v, uint64_t off, uint64_t bytes, const char *what)
+{
+    count(container_of(v, struct qcow2_check, v), off, bytes, what);
+}
+
+static void count_all(struct qcow2_check *c, bool fix)
+{
+    struct qcow2 *q = c->q;
+
+    count(c, 0, q->cluster, "the header");
+    count_l1(c, q->l1, q->h.l1_size, q->h.l1_off, true);
+    count_snapshots(c);
+    if (qcow2_bitmaps_visit(q, &c->v))
+        c->found->failures++;
+    count_blocks(c, fix);
+    c->found->total = qcow2_clusters(q, q->h.size);
+}
+
+/* ---- Comparing, and mending. ---- */
+
+bool qcow2_check_uses(const struct qcow2_check *c, uint64_t index)
+{
+    return index < c->n && counted(c, index);
+}
+
+uint64_t qcow2_check_end(const struct qcow2_check *c)
+{
+    return c->n;
+}
+
+/* The first cluster from `i` on that there can be anything to say about. */
+static uint64_t skip(const struct qcow2_check *c, uint64_t i)
+{
+    const struct qcow2 *q = c->q;
+    uint64_t block = i / q->per_rb;
+
+    if ((block < q->rt_size && q->rt[block]) || (i < c->n && c->chunks[i / CHUNK]))
+        return i;
+    return min_u64((block + 1) * q->per_rb, i < c->n ? (i / CHUNK + 1) * CHUNK : UINT64_MAX);
+}
+
+static void compare_one(struct qcow2_check *c, uint64_t i, uint64_t is, enum blk_fix fix)
+{
+    struct qcow2 *q = c->q;
+    uint64_t should = i < c->n ? counted(c, i) : 0;
+
+    if (should)
+        c->found->end = (i + 1) << q->bits;
+    if (is == should || (!should && is == 1 && qcow2_set_has(&q->meta, i))) /* the latter: made by the mending */
+        return;
+    if (is > should)
+        c->found->leaks++;
+    else
+        corrupt(c, "cluster %#" PRIx64 " is in use %" PRIu64 " times, but counted %" PRIu64 " times", i, should, is);
+    if (fix == BLK_FIX_NONE || (fix == BLK_FIX_LEAKS && is < should))
+        return;
+    q->unsynced = true;
+    if (should > q->ref_max || qcow2_ref_set(q, i, should))
+        c->found->failures++;
+    else if (is > should)
+        c->found->leaks_fixed++;
+    else
+        c->found->corruptions_fixed++;
+}
+
+static void compare(struct qcow2_check *c, enum blk_fix fix)
+{
+    struct qcow2 *q = c->q;
+    uint64_t is;
+
+    for (uint64_t i = skip(c, 0); i < max_u64(c->n, (uint64_t)q->rt_size * q->per_rb); i = skip(c, i + 1)) {
+        if (!qcow2_ref_get(q, i, &is)) {
+            compare_one(c, i, is, fix);
+            continue;
+        }
+        c->found->failures++;
+        i = (i / q->per_rb + 1) * q->per_rb - 1;
+    }
+}
+
+static void check_flags(struct qcow2_check *c, bool fix)
+{
+    struct qcow2 *q = c->q;
+    uint64_t wrong = 0;
+
+    if (qcow2_fix_flags(q, q->l1, q->h.l1_size, fix, &wrong))
+        c->found->failures++;
+    c->found->corruptions += wrong;
+    c->found->corruptions_fixed += fix ? wrong : 0;
+    if (wrong)
+        log_msg(LOG_WARN, "%s: %" PRIu64 " table entries are marked as shared, or not, against their refcounts",
+                q->b.name, wrong);
+}
+
+/* What was mended, to the file; then what the header says about damages is no longer so. */
+static int settle(struct qcow2_check *c, enum blk_fix fix)
+{
+    struct qcow2 *q = c->q;
+    struct qcow2_header h = q->h;
+    int rc = qcow2_commit(q);
+
+    if (!rc && q->rb.ndirty)
+        rc = qcow2_commit_refcounts(q);
+    if (rc || fix != BLK_FIX_ALL || c->found->failures || c->found->corruptions != c->found->corruptions_fixed)
+        return rc;
+    h.incompat &= ~(QCOW2_IN_DIRTY | QCOW2_IN_CORRUPT);
+    return h.incompat != q->h.incompat ? qcow2_header_switch(q, &h) : 0;
+}
+
+static int run(struct qcow2_check *c, enum blk_fix fix)
+{
+    struct qcow2 *q = c->q;
+    int rc = fix != BLK_FIX_NONE && q->unsynced ? qcow2_commit(q) : 0;
+
+    if (rc)
+        return rc;
+    count_all(c, fix == BLK_FIX_ALL);
+    if (c->no_memory)
+        return -ENOMEM;
+    /* Where something could not be read, what seems to be free may not be. */
+    if (c->found->failures)
+        fix = BLK_FIX_NONE;
+    q->checking = c;
+    compare(c, fix);
+    check_flags(c, fix == BLK_FIX_ALL);
+    rc = fix != BLK_FIX_NONE ? settle(c, fix) : 0;
+    q->checking = NULL;
+    return rc;
+}
+
+int qcow2_check(struct blk *b, enum blk_fix fix, struct blk_check *ret, struct err *err)
+{
+    struct qcow2 *q = qcow2_of(b);
+    struct qcow2_check c = {.v = {count_range}, .q = q, .found = ret, .n = qcow2_clusters(q, q->file_end)};
+    uint64_t chunks = c.n / CHUNK + 1;
+    int rc;
+
+    *ret = (struct blk_check){0};
+    if (fix != BLK_FIX_NONE && (!q->writable || q->broken))
+        return err_set(err, EROFS, "%s cannot be mended: it is open for reading only", b->name);
+    if (q->snapshot)
+        return err_set(err, EINVAL, "%s: a snapshot is checked with the whole image; leave snapshot-name out", b->name);
+    if (c.n >> CLUSTERS_BITS)
+        return err_set(err, EFBIG, "%s is too large to be checked", b->name);
+    c.chunks = calloc(chunks, sizeof(*c.chunks));
+    if (!c.chunks)
+        return err_set(err, ENOMEM, "%s: no memory for the check", b->name);
+    pthread_mutex_lock(&q->lock);
+    rc = run(&c, fix);
+    pthread_mutex_unlock(&q->lock);
+    for (uint64_t i = 0; i < chunks; i++)
+        free(c.chunks[i]);
+    free(c.chunks);
+    return rc ? err_set(err, -rc, "check %s: %s", b->name, strerror(-rc)) : 0;
+}
