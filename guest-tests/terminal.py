@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """`bothy run` on a terminal, as a person uses it.
 
-    terminal.py BOTHY GUEST
-
-GUEST is the case terminal_reaches_guest.  Needs /dev/kvm; ends with 77 where there is none.
+    terminal.py BOTHY GUEST   with the case terminal_reaches_guest; needs /dev/kvm, ends with 77 where there is none
+    terminal.py TRY           tools/try, as far as to a shell
 """
 import fcntl
 import os
@@ -14,14 +13,14 @@ import struct
 import sys
 import termios
 
-LIMIT = 60  # seconds for one thing to happen
+LIMIT = 600  # seconds for one thing to happen
 GUESTS_OWN, INTERRUPTED = 7, 130
 
 
 class Run:
-    """bothy on a terminal of its own, until the guest's program runs."""
+    """A command on a terminal of its own."""
 
-    def __init__(self, columns, rows):
+    def __init__(self, command, columns=80, rows=25):
         self.master, self.terminal = pty.openpty()
         self.resize(columns, rows)
         self.before = termios.tcgetattr(self.terminal)
@@ -32,16 +31,18 @@ class Run:
             fcntl.ioctl(self.terminal, termios.TIOCSCTTY, 0)
             for fd in 0, 1, 2:
                 os.dup2(self.terminal, fd)
-            os.execv(sys.argv[1], [sys.argv[1], "run", "-k", sys.argv[2], "--console", "stdio"])
-        self.expect("started")
+            os.execv(command[0], command)
+        self.end = os.pidfd_open(self.pid)
 
     def resize(self, columns, rows):
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def expect(self, text):
         while text.encode() not in self.said:
-            if not select.select([self.master], [], [], LIMIT)[0]:
+            if not select.select([self.master, self.end], [], [], LIMIT)[0]:
                 sys.exit(f"no {text!r} after {LIMIT} s; what came is {self.said!r}")
+            if not select.select([self.master], [], [], 0)[0]:
+                sys.exit(f"it ended without {text!r}; what came is {self.said!r}")
             self.said += os.read(self.master, 4096)
         self.said = self.said[self.said.index(text.encode()) + len(text):]
 
@@ -53,7 +54,7 @@ class Run:
 
     def ends(self, code):
         """With that exit code, and the terminal as it was."""
-        if not select.select([os.pidfd_open(self.pid)], [], [], LIMIT)[0]:
+        if not select.select([self.end], [], [], LIMIT)[0]:
             self.kill(signal.SIGKILL)
         got = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         if got != code:
@@ -62,8 +63,14 @@ class Run:
             sys.exit(f"the terminal is not as it was after an end with {code}")
 
 
+def started(**size):
+    run = Run([sys.argv[1], "run", "-k", sys.argv[2], "--console", "stdio"], **size)
+    run.expect("started")
+    return run
+
+
 def size_is_followed():
-    run = Run(97, 31)
+    run = started(columns=97, rows=31)
     run.expect("columns 00097")
     run.expect("rows 00031")
     run.resize(120, 40)
@@ -74,7 +81,7 @@ def size_is_followed():
 
 
 def keys_reach_the_guest():
-    run = Run(80, 25)
+    run = started()
     for key in b"\x03\x1a\x1c\x04\x11\x13\r\x7f":  # Ctrl-C, Z, \, D, Q, S: the guest's, not the terminal's
         run.type(bytes([key]))
         run.expect(f"typed {key:05}")
@@ -85,7 +92,7 @@ def keys_reach_the_guest():
 
 
 def own_keys_are_listed_and_quit():
-    run = Run(80, 25)
+    run = started()
     run.type(b"\x1d?")
     run.expect("Ctrl-] q")
     run.type(b"\x1dq")
@@ -93,7 +100,7 @@ def own_keys_are_listed_and_quit():
 
 
 def second_sigterm_ends():
-    run = Run(80, 25)
+    run = started()
     run.kill(signal.SIGTERM)
     run.type(b"a")
     run.expect("typed 00097")  # the guest ignores its button
@@ -102,13 +109,33 @@ def second_sigterm_ends():
 
 
 def sigint_ends():
-    run = Run(80, 25)
+    run = started()
     run.kill(signal.SIGINT)
     run.ends(INTERRUPTED)
 
 
-if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+def try_gives_a_shell():
+    run = Run(sys.argv[1:], columns=97, rows=31)
+    run.expect("# ")
+    run.type(b"stty size\r")
+    run.expect("31 97")
+    run.type(b"sleep 1000\r")
+    run.expect("sleep 1000\r\n")
+    run.type(b"\x03")
+    run.expect("# ")
+    run.type(b"\x1d?")
+    run.expect("Ctrl-] q")
+    run.type(b"\x1dq")
+    run.ends(INTERRUPTED)
+
+
+if len(sys.argv) == 2:
+    tests = [try_gives_a_shell]
+elif os.access("/dev/kvm", os.R_OK | os.W_OK):
+    tests = [size_is_followed, keys_reach_the_guest, own_keys_are_listed_and_quit, second_sigterm_ends, sigint_ends]
+else:
     sys.exit(77)
-for test in (size_is_followed, keys_reach_the_guest, own_keys_are_listed_and_quit, second_sigterm_ends, sigint_ends):
+for test in tests:
     test()
     print("ok", test.__name__)
+print(f"{len(tests)} passed, 0 failed")

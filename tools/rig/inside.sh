@@ -7,9 +7,11 @@ for port in 1 2 3; do stty -F /dev/ttyS$port 115200 raw -echo; done
 
 if [ -e /rig/tty ]; then
     read -r rows columns </rig/tty
-    stty -F /dev/ttyS1 115200 sane rows $rows cols $columns
-    setsid -c /bin/sh /rig/job </dev/ttyS1 >/dev/ttyS1 2>&1
+    exec 9<>/dev/ttyS1 # whoever closes it last takes its size away
+    stty 115200 sane rows $rows cols $columns <&9
+    setsid -c /bin/sh /rig/job <&9 >&9 2>&1 9>&-
     echo $? >/rig/code
+    exec 9>&-
     out= err=
 else
     # The job writes to pipes, not to the ports, so that it sees no terminal.

@@ -84,7 +84,7 @@ rig_take_result()
 
 rig_main()
 {
-    local in=() out=() env=() command=() verbose='' tty='' readers='' emulator status log code
+    local in=() out=() env=() command=() verbose='' tty='' cooked='' readers='' emulator status log code
     while (($#)); do
         case $1 in
         --timeout | --memory | --cpus | --in | --out | -e) (($# > 1)) || rig_fail "$1 wants a value" ;;&
@@ -112,7 +112,7 @@ rig_main()
 
     children=
     job=$(mktemp -d "${TMPDIR:-/tmp}/bothy-rig.XXXXXX")
-    trap '[[ ! $children ]] || kill $children 2>/dev/null || true; wait; rm -rf "$job"' EXIT
+    trap '[[ ! $children ]] || kill $children 2>/dev/null || true; wait; [[ ! $cooked ]] || stty "$cooked"; rm -rf "$job"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
     rig_write_job
@@ -121,6 +121,8 @@ rig_main()
     : >"$job/console"
     # timeout(1) passes our signal on to the emulator.
     if [[ $tty ]]; then
+        cooked=$(stty -g)
+        stty -onlcr # the machine's terminal ends lines as they should
         (rig_start) <&0 2>"$job/emulator" &
         emulator=$!
     else
