@@ -4,6 +4,8 @@
 #include "vmm/base/test.h"
 
 #include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 struct front {
@@ -132,4 +134,29 @@ static inline void test_dir_fini(struct test_dir *d)
 {
     unlink(d->path);
     assert_int_equal(rmdir(d->dir), 0);
+}
+
+/* A client of the "unix" backend. */
+static inline int connect_to(const char *path)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    strcpy(addr.sun_path, path);
+    assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    return fd;
+}
+
+static inline void assert_reads(int fd, const char *text)
+{
+    char buf[128];
+    size_t n = 0;
+
+    while (n < strlen(text)) {
+        ssize_t r = read(fd, buf + n, strlen(text) - n);
+
+        assert_true(r > 0);
+        n += (size_t)r;
+    }
+    assert_memory_equal(buf, text, n);
 }
