@@ -49,7 +49,7 @@ static int parallels_find(struct blkimg *im, uint64_t off, bool wait, struct blk
     if (rc)
         return rc;
     at->len = min_u64(at->len, p->cluster - in);
-    at->place = get_le32(entry) ? BLK_AT : BLK_ZEROES;
+    at->place = get_le32(entry) ? BLK_AT : BLK_BACKING;
     at->file = im->b.file;
     at->off = (uint64_t)get_le32(entry) * p->unit + in;
     return 0;

@@ -74,7 +74,7 @@ static int find_grain(struct blkimg *im, const struct vmdk_extent *e, uint64_t o
         rc = blkimg_get(im, e->file, place, raw, sizeof(raw), wait);
     if (rc)
         return rc;
-    at->place = vmdk_of(&im->b)->desc.parent ? BLK_BACKING : BLK_ZEROES;
+    at->place = BLK_BACKING;
     if (!place) {
         at->len = min_u64(at->len, table - off % table);
         return 0;
@@ -401,10 +401,12 @@ static void vmdk_close(struct blk *b)
     blkimg_close(b);
 }
 
-static json_t *extent_info(const struct vmdk_extent *e)
+/* In qemu-img's words: the one extent of a disk of one file has no format there. */
+static json_t *extent_info(const struct blk *b, const struct vmdk_extent *e)
 {
     static const char *const words[] = {[VMDK_ZERO] = "ZERO", [VMDK_FLAT] = "FLAT", [VMDK_SPARSE] = "SPARSE"};
-    json_t *j = json_pack("{s:I, s:s}", "virtual-size", (json_int_t)e->len, "format", words[e->kind]);
+    json_t *j =
+        json_pack("{s:I, s:s}", "virtual-size", (json_int_t)e->len, "format", e->file == b->file ? "" : words[e->kind]);
 
     if (e->file)
         json_object_set_new(j, "filename", json_string(e->file->name));
@@ -421,7 +423,7 @@ static json_t *vmdk_info(struct blk *b)
     json_t *extents = json_array();
 
     for (unsigned i = 0; i < v->nextents; i++)
-        json_array_append_new(extents, extent_info(&v->extents[i]));
+        json_array_append_new(extents, extent_info(b, &v->extents[i]));
     return json_pack("{s:I, s:I, s:s, s:o}", "cid", (json_int_t)v->desc.cid, "parent-cid",
                      (json_int_t)v->desc.parent_cid, "create-type", v->desc.type, "extents", extents);
 }
@@ -430,7 +432,7 @@ static uint32_t vmdk_cluster(struct blk *b)
 {
     const struct vmdk_extent *e = vmdk_of(b)->extents;
 
-    return e->kind == VMDK_SPARSE ? e->grain : 64 << 10;
+    return e->grain;
 }
 
 static const char *const vmdk_endings[] = {"vmdk", NULL};
