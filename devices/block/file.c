@@ -448,6 +448,18 @@ int file_empty(struct blk *b, struct err *err)
     return 0;
 }
 
+int file_grown(struct blk *b, struct err *err)
+{
+    struct file *f = file_of(b);
+    struct stat st;
+
+    if (fstat(f->fd, &st))
+        return err_set(err, errno, "%s: %s", b->name, strerror(errno));
+    f->bytes = (uint64_t)st.st_size;
+    b->lim.size = align_up(f->bytes, b->lim.align);
+    return 0;
+}
+
 static struct file *leaf_of(struct blk *b)
 {
     while (b->file)
@@ -475,6 +487,7 @@ int file_as_disk(struct blk *b, struct err *err)
                        "%s has %" PRIu64 " bytes, not a multiple of %u as cache=none needs; use cache=writeback, or: "
                        "truncate -s %%%u %s",
                        b->name, f->bytes, f->b.lim.align, f->b.lim.align, b->name);
-    log_msg(LOG_WARN, "%s has %" PRIu64 " bytes: its last sector is filled up with zeroes", b->name, f->bytes);
+    if (!f->b.lim.read_only)
+        log_msg(LOG_WARN, "%s has %" PRIu64 " bytes: its last sector is filled up with zeroes", b->name, f->bytes);
     return 0;
 }

@@ -14,6 +14,8 @@ int file_open(const char *path, const char *name, const struct blk_open_opts *o,
 int file_stat(struct blk *b, struct stat *ret) must_check;
 /* Cuts a regular file to nothing. */
 int file_empty(struct blk *b, struct err *err) must_check;
+/* Takes in the size that a regular file has now. */
+int file_grown(struct blk *b, struct err *err) must_check;
 /* The file is a disk as it is: refused when empty; from now on it ends where it ends. */
 int file_as_disk(struct blk *b, struct err *err) must_check;
 

@@ -233,6 +233,60 @@ static int open_format(struct blk *file, struct blk *parent, const struct blk_op
     return 0;
 }
 
+/* A new file in the folder for temporary ones that nobody else sees, and that is gone when it is closed. */
+static int open_temporary(const struct blk_open_opts *o, struct lane *lane, struct blk **ret, struct err *err)
+{
+    const struct blk_open_opts temporary = {.cache = BLK_CACHE_UNSAFE, .unlocked = true, .workers = o->workers};
+    const char *dir = getenv("TMPDIR");
+    char path[PATH_MAX];
+    cleanup_fd int fd = -1;
+    int rc;
+
+    snprintf(path, sizeof(path), "%s/bothy-disk-XXXXXX", dir && *dir ? dir : "/var/tmp");
+    fd = mkostemp(path, O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, errno, "a file for what is written to the snapshot, %s: %s; set TMPDIR to another folder",
+                       path, strerror(errno));
+    rc = file_open(path, path, &temporary, 0, lane, ret, err);
+    unlink(path);
+    return rc;
+}
+
+static int create_default(const struct blk_driver *d, struct blk *file, uint64_t size, struct err *err)
+{
+    cleanup_free void *opts = xcalloc(1, d->create_size);
+    int rc;
+
+    opts_default(d->create_opts, opts);
+    rc = d->create(file, size, opts, err);
+    opts_clear(d->create_opts, opts);
+    return rc;
+}
+
+/* What is written goes into a temporary image above *b, which is the topmost afterwards; on failure it is as before. */
+static int put_overlay(struct blk **b, const struct blk_open_opts *o, struct err *err)
+{
+    const struct blk_open_opts temporary = {.format = "qcow2", .no_backing = true};
+    struct blk *base = *b, *file;
+    int rc = open_temporary(o, base->lane, &file, err);
+
+    if (rc)
+        return rc;
+    rc = create_default(blk_driver_find(temporary.format), file, base->lim.size, err);
+    if (!rc)
+        rc = file_grown(file, err);
+    if (rc) {
+        blk_close(file);
+        return rc;
+    }
+    rc = open_format(file, NULL, &temporary, b, err);
+    if (rc)
+        return rc;
+    (*b)->backing = base;
+    base->parent = *b;
+    return 0;
+}
+
 int blk_open(const char *path, const struct blk_open_opts *opts, struct lane *lane, struct blk_user *user,
              struct blk **ret, struct err *err)
 {
@@ -240,7 +294,7 @@ int blk_open(const char *path, const struct blk_open_opts *opts, struct lane *la
     struct blk *file, *b;
     int rc;
 
-    if (has_ending(path, "iso"))
+    if (has_ending(path, "iso") || o.snapshot)
         o.read_only = true;
     rc = file_open(path, path, &o, 0, lane, &file, err);
     if (rc)
@@ -253,7 +307,10 @@ int blk_open(const char *path, const struct blk_open_opts *opts, struct lane *la
     rc = open_format(file, NULL, &o, &b, err);
     if (rc)
         return rc;
-    rc = put_filters(&b, o.filters, err);
+    if (o.snapshot && !opts->read_only)
+        rc = put_overlay(&b, &o, err);
+    if (!rc)
+        rc = put_filters(&b, o.filters, err);
     if (rc) {
         blk_close(b);
         return rc;

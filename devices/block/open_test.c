@@ -1,3 +1,4 @@
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -201,6 +202,61 @@ static void a_new_file_is_made_but_never_over_another(void **s)
     assert_int_equal(blk_create_file("no/such/folder", false, &b, &err), -ENOENT);
 }
 
+static unsigned files_here(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir(".");
+
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+static void what_is_written_to_a_snapshot_vanishes(void **s)
+{
+    static const char *const paths[] = {"a.raw", "a.qcow2"};
+    const struct blk_open_opts snapshot = {.snapshot = true}, plain = {.read_only = true};
+
+    (void)s;
+    make("a.raw", "data", 1 << 20);
+    create(blk_driver_find("qcow2"), "a.qcow2");
+    setenv("TMPDIR", home, 1);
+    for (size_t i = 0; i < array_len(paths); i++) {
+        unsigned before = files_here();
+        char first[4], got[4], out[4] = "new!";
+        struct blk *a, *b;
+
+        a = open_ok(paths[i], &plain);
+        assert_int_equal(blk_pread(a, first, 4, 0), 0);
+        blk_close(a);
+        a = open_ok(paths[i], &snapshot);
+        b = open_ok(paths[i], &snapshot);
+        assert_int_equal(files_here(), before);
+        assert_int_equal(a->lim.size, 1 << 20);
+        assert_int_equal(blk_pwrite(a, out, 4, 0), 0);
+        assert_int_equal(blk_zero(a, 4096, (1 << 20) - 4096, false), 0);
+        assert_int_equal(blk_flush(a), 0);
+        assert_int_equal(blk_pread(a, got, 4, 0), 0);
+        assert_memory_equal(got, out, 4);
+        assert_int_equal(blk_pread(b, got, 4, 0), 0); /* each has its own */
+        assert_memory_equal(got, first, 4);
+        open_refused(paths[i], &(struct blk_open_opts){0}, "in use", "snapshot");
+        blk_close(a);
+        blk_close(b);
+        a = open_ok(paths[i], &plain);
+        assert_int_equal(blk_pread(a, got, 4, 0), 0);
+        assert_memory_equal(got, first, 4);
+        blk_close(a);
+        a = open_ok(paths[i], &(struct blk_open_opts){.snapshot = true, .read_only = true});
+        assert_true(a->lim.read_only);
+        blk_close(a);
+    }
+    setenv("TMPDIR", "/nonexistent", 1);
+    open_refused("a.raw", &snapshot, "/nonexistent", "TMPDIR");
+    unsetenv("TMPDIR");
+}
+
 /* ---- What images name.  The image is any file here: its driver names nothing itself. ---- */
 
 static const struct blk_driver image_driver = {.name = "image", .size = sizeof(struct blk)};
@@ -368,6 +424,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_raw_disk_reads_and_writes_its_file, setup, teardown),
         cmocka_unit_test_setup_teardown(a_raw_disk_says_where_its_holes_are_and_resizes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_file_is_made_but_never_over_another, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_written_to_a_snapshot_vanishes, setup, teardown),
         cmocka_unit_test_setup_teardown(names_lead_to_files_in_the_own_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(names_that_lead_elsewhere_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(the_user_allows_folders, setup, teardown),

@@ -43,7 +43,7 @@ struct vblk_state {
 struct vblk {
     struct virtio v;
     char *path, *serial, *format, *allow;
-    bool read_only, discard;
+    bool read_only, snapshot, discard;
     uint32_t cache, queues, block_size, werror, rerror;
     struct opt_list format_options, filters, file_filters;
     struct blk *disk;
@@ -57,6 +57,8 @@ struct vblk {
 static const struct opt vblk_opts[] = {
     O_STR(struct vblk, path, "path", NULL, "image file or block device", .arg = "FILE"),
     O_BOOL(struct vblk, read_only, "ro", "off", "the guest may not write"),
+    O_BOOL(struct vblk, snapshot, "snapshot", "off",
+           "what the guest writes goes to a temporary file in $TMPDIR or /var/tmp and is gone afterwards"),
     O_STR(struct vblk, serial, "serial", NULL, "serial number, up to 20 bytes"),
     O_ENUM(struct vblk, cache, "cache", "writeback", cache_words,
            "writeback: the host's page cache; none: past it; writethrough: every write is safe when it is answered; "
@@ -320,6 +322,7 @@ static int open_disk(struct vblk *b, struct err *err)
 {
     cleanup_free char *options = join(&b->format_options);
     const struct blk_open_opts o = {.read_only = b->read_only,
+                                    .snapshot = b->snapshot,
                                     .format = b->format,
                                     .options = options,
                                     .cache = b->cache,

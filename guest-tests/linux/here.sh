@@ -97,22 +97,55 @@ scenario_nokaslr_leaves_it()
     [[ $a == ffffffff81000000 && $a == "$b" ]] || why "_stext is $a, then $b"
 }
 
+# disk_made FILE: a raw disk with a file system and a file; disk_judged FILE: what the guest did to it is there and whole.
+disk_made()
+{
+    local root=$scratch/root
+    rm -rf "$root" "$1"
+    mkdir "$root"
+    head -c 5000000 /dev/urandom >"$root/from-host"
+    (cd "$root" && sha256sum from-host | sed 's,from-host,/mnt/from-host,' >from-host.sum)
+    mkfs.ext4 -q -d "$root" "$1" 64M >/dev/null 2>&1 || why 'mkfs.ext4 failed'
+}
+disk_judged()
+{
+    local back=$scratch/back sum=$scratch/sum
+    e2fsck -fn "$1" >"$scratch/fsck" 2>&1 || { why "fsck: $(tail -n1 "$scratch/fsck")"; return; }
+    debugfs -R "dump /from-guest $back" "$1" 2>/dev/null
+    debugfs -R "dump /from-guest.sum $sum" "$1" 2>/dev/null
+    [[ $(sha256sum <"$back") == "$(sed 's, .*,  -,' "$sum")" ]] || why 'the file from the guest is not what it wrote'
+}
+img() { "$bothy" img "$@" >"$out" 2>&1 || why "bothy img $1: $(tail -n1 "$out")"; }
+
 disk_round_trip() # OPTION…
 {
-    local image=$scratch/disk.raw mnt=$scratch/mnt
-    rm -rf "$image" "$mnt"
-    mkdir -p "$mnt/root"
-    head -c 5000000 /dev/urandom >"$mnt/root/from-host"
-    (cd "$mnt/root" && sha256sum from-host | sed 's,from-host,/mnt/from-host,' >from-host.sum)
-    mkfs.ext4 -q -d "$mnt/root" "$image" 64M >/dev/null 2>&1 || { why 'mkfs.ext4 failed'; return; }
-    guest 0 disk -d "$image" "$@" && says 'GUEST disk done' || return
-    e2fsck -fn "$image" >"$scratch/fsck" 2>&1 || { why "fsck: $(tail -n1 "$scratch/fsck")"; return; }
-    debugfs -R "dump /from-guest $mnt/back" "$image" 2>/dev/null
-    debugfs -R "dump /from-guest.sum $mnt/sum" "$image" 2>/dev/null
-    [[ $(sha256sum <"$mnt/back") == "$(sed 's, .*,  -,' "$mnt/sum")" ]] || why 'the file from the guest is not what it wrote'
+    local disk=$scratch/disk.raw
+    disk_made "$disk" && guest 0 disk -d "$disk" "$@" && says 'GUEST disk done' && disk_judged "$disk"
 }
 scenario_disk_pci() { disk_round_trip -c 2; }
 scenario_disk_mmio() { disk_round_trip -c 2 --machine mmio; }
+scenario_disk_qcow2()
+{
+    local disk=$scratch/disk
+    disk_made "$disk.raw" && img convert -O qcow2 "$disk.raw" "$disk.qcow2" &&
+        guest 0 disk -c 4 -d "$disk.qcow2,queues=4" && says 'GUEST disk done' && img check "$disk.qcow2" &&
+        img convert -O raw "$disk.qcow2" "$disk.raw" && disk_judged "$disk.raw"
+}
+scenario_disk_overlay_on_vmdk()
+{
+    local disk=$scratch/disk
+    disk_made "$disk.raw" && img convert -O vmdk "$disk.raw" "$disk.vmdk" &&
+        img create -f qcow2 -b disk.vmdk -F vmdk "$disk.qcow2" &&
+        guest 0 disk -c 2 -d "$disk.qcow2,queues=2" && says 'GUEST disk done' && img check "$disk.qcow2" &&
+        img convert -O raw "$disk.qcow2" "$disk.raw" && disk_judged "$disk.raw"
+}
+scenario_disk_snapshot_leaves_the_image()
+{
+    local disk=$scratch/disk before
+    disk_made "$disk.raw" && img convert -O vdi "$disk.raw" "$disk.vdi" && before=$(sha256sum "$disk.vdi") &&
+        guest 0 disk -c 2 -d "$disk.vdi,snapshot" && says 'GUEST disk done' || return
+    [[ $before == "$(sha256sum "$disk.vdi")" ]] || why 'the image has changed'
+}
 scenario_disk_read_only()
 {
     truncate -s 1M "$scratch/ro.raw"
