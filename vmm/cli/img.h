@@ -122,6 +122,16 @@ struct img_part {
 
 /* What [off, off + len) begins with, looking at `images` of the chain at most (0: all). */
 int img_part(struct blk *b, uint64_t off, uint64_t len, unsigned images, struct img_part *ret) must_check;
+
+/* The same piece by piece: asking a file system where a hole ends can take as long as what follows is large. */
+struct img_walk {
+    struct blk *blk;
+    uint64_t off; /* of `part`, in blk */
+    struct img_part part;
+};
+int img_walk(struct img_walk *w, struct blk *b, uint64_t off, uint64_t len, unsigned images, struct img_part *ret)
+    must_check;
+
 bool img_is_zero(const void *buf, size_t n);
 
 /* ---- Work on many threads, with its progress. ---- */

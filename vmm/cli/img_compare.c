@@ -26,6 +26,7 @@ enum { EXIT_DIFFERENT = 1, EXIT_NOT_OPENED = 2, EXIT_NOT_READ = 4 }; /* qemu-img
 struct compare {
     struct img_task task;
     struct blk *a, *b;
+    struct img_walk walk_a, walk_b;
     bool strict;
     uint64_t off, size;           /* size: of the longer */
     _Atomic uint64_t differs;     /* the first such byte that was found; UINT64_MAX: none */
@@ -40,7 +41,7 @@ static struct compare *of(struct img_task *t)
 }
 
 /* What is there, zeroes past the end. */
-static int part_of(struct compare *c, struct blk *b, uint64_t *len, struct img_part *ret)
+static int part_of(struct compare *c, struct blk *b, struct img_walk *w, uint64_t *len, struct img_part *ret)
 {
     int rc;
 
@@ -48,7 +49,7 @@ static int part_of(struct compare *c, struct blk *b, uint64_t *len, struct img_p
         *ret = (struct img_part){.place = BLK_ZEROES, .len = *len};
         return 0;
     }
-    rc = img_part(b, c->off, min_u64(*len, b->lim.size - c->off), 0, ret);
+    rc = img_walk(w, b, c->off, *len, 0, ret);
     if (rc)
         c->broken = b;
     else
@@ -63,11 +64,11 @@ static int next(struct img_task *t, struct img_item *ret)
     while (c->off < c->size && c->differs == UINT64_MAX && c->allocation == UINT64_MAX) {
         uint64_t len = c->size - c->off;
         struct img_part a, b;
-        int rc = part_of(c, c->a, &len, &a);
+        int rc = part_of(c, c->a, &c->walk_a, &len, &a);
 
         *ret = (struct img_item){.off = c->off};
         if (!rc)
-            rc = part_of(c, c->b, &len, &b);
+            rc = part_of(c, c->b, &c->walk_b, &len, &b);
         if (rc)
             return rc;
         if (c->strict && a.present != b.present) {

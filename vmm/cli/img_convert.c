@@ -62,6 +62,7 @@ struct convert {
     unsigned images;  /* of the source's chain that are copied; 0: all */
     uint32_t granule; /* bytes that are left out or written together */
     uint64_t off;     /* where next() is */
+    struct img_walk walk;
     struct img_progress progress;
     _Atomic(struct blk *) broken; /* whose error ended it */
 };
@@ -87,7 +88,7 @@ static int kind_at(struct convert *c, uint64_t off, uint64_t *len, unsigned *kin
 {
     struct blk *b = source_at(c, &off);
     struct img_part part;
-    int rc = img_part(b, off, min_u64(*len, b->lim.size - off), c->images, &part);
+    int rc = img_walk(&c->walk, b, off, *len, c->images, &part);
 
     if (rc) {
         c->broken = b;

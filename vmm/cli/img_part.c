@@ -38,6 +38,25 @@ int img_part(struct blk *b, uint64_t off, uint64_t len, unsigned images, struct 
     }
 }
 
+int img_walk(struct img_walk *w, struct blk *b, uint64_t off, uint64_t len, unsigned images, struct img_part *ret)
+{
+    uint64_t skip;
+
+    if (w->blk != b || off < w->off || off - w->off >= w->part.len) {
+        int rc = img_part(b, off, b->lim.size - off, images, &w->part);
+
+        if (rc)
+            return rc;
+        w->blk = b;
+        w->off = off;
+    }
+    skip = off - w->off;
+    *ret = w->part;
+    ret->len = min_u64(len, ret->len - skip);
+    ret->status.off += skip;
+    return 0;
+}
+
 bool img_is_zero(const void *buf, size_t n)
 {
     const char *p = buf;
