@@ -54,6 +54,8 @@ const struct blk_driver *img_by_ending(const char *path);
 /* -EINVAL, naming what there is. */
 int img_bad_format(const char *name, struct err *err);
 /* The list of snapshots as qemu-img prints it; nothing for an empty one or NULL. */
+/* The snapshots inside it, as info --output=json lists them; NULL: none. */
+json_t *img_snapshots(struct blk *b);
 void img_print_snapshots(const json_t *list);
 /* What a file beside `path` called `name` is called from here. */
 int img_beside(const char *path, const char *name, char ret[PATH_MAX], struct err *err) must_check;
@@ -183,4 +185,4 @@ enum { IMG_THREADS_MAX = 64 };
 /* ---- The verbs. ---- */
 
 extern const struct cli_verb img_info, img_create, img_convert, img_check, img_map, img_compare, img_resize, img_dd,
-    img_bench, img_measure;
+    img_bench, img_measure, img_rebase, img_commit, img_snapshot;

@@ -250,7 +250,7 @@ static int open_sources(struct convert *c, struct cli_line *l, struct err *err)
     int rc = 0;
 
     if (o->snapshot)
-        open.options = options = img_option("snapshot", o->snapshot);
+        open.options = options = img_option("snapshot-name", o->snapshot);
     for (unsigned i = 0; !rc && i + 1 < l->nargs; i++) {
         rc = img_open(l->args[i], &open, IMG_READ, &c->src[i], err);
         if (rc)

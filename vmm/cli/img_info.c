@@ -2,6 +2,8 @@
 #include <inttypes.h>
 #include <sys/stat.h>
 
+#include "devices/block/file.h"
+#include "devices/block/qcow2.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/cli/img.h"
 
@@ -22,10 +24,23 @@ static const struct opt info_opts[] = {
 static const char *const common[] = {"snapshots", "backing-filename", "backing-filename-format", "dirty-flag",
                                      "encrypted"};
 
-static json_t *describe(const struct blk *b)
+static void describe_qcow2(struct blk *b, json_t *j)
 {
-    json_t *j = json_object(), *own = b->drv->info ? b->drv->info((struct blk *)b) : NULL;
-    uint32_t cluster = b->drv->cluster ? b->drv->cluster((struct blk *)b) : 0;
+    cleanup_free char *format = qcow2_backing_format(b);
+    json_t *snapshots = img_snapshots(b);
+
+    if (snapshots)
+        json_object_set_new(j, "snapshots", snapshots);
+    if (qcow2_backing_name(b))
+        json_object_set_new(j, "backing-filename", json_string(qcow2_backing_name(b)));
+    if (qcow2_backing_name(b) && format)
+        json_object_set_new(j, "backing-filename-format", json_string(format));
+}
+
+static json_t *describe(struct blk *b)
+{
+    json_t *j = json_object(), *own = b->drv->info ? b->drv->info(b) : NULL;
+    uint32_t cluster = b->drv->cluster ? b->drv->cluster(b) : 0;
     struct stat st;
 
     json_object_set_new(j, "virtual-size", json_integer((json_int_t)b->lim.size));
@@ -44,6 +59,8 @@ static json_t *describe(const struct blk *b)
             json_object_del(own, common[i]);
         }
     }
+    if (b->drv == &qcow2_driver)
+        describe_qcow2(b, j);
     if (b->backing)
         json_object_set_new(j, "full-backing-filename", json_string(b->backing->name));
     if (own && json_object_size(own))
@@ -120,19 +137,17 @@ static void print_human(const json_t *j)
     json_object_foreach(own, key, v) print_value(key, v, 4);
 }
 
-/* The format that the header shows; for an image whose name says another, or nothing, that is told. */
-static int probe(const char *path, const struct img_open *o, const char **ret, struct err *err)
+/* The format that the header shows. */
+static int probe(const char *path, bool share, const char **ret, struct err *err)
 {
-    struct img_open raw = *o;
-    struct blk *b cleanup_blk = NULL;
+    const struct blk_open_opts o = {.read_only = true, .unlocked = share};
+    struct blk *file cleanup_blk = NULL;
     const struct blk_driver *drv;
-    int rc;
+    int rc = file_open(path, path, &o, 0, NULL, &file, err);
 
-    raw.format = (char *)"raw";
-    rc = img_open(path, &raw, IMG_READ, &b, err);
     if (rc)
         return rc;
-    rc = blk_probe(b->file, &drv);
+    rc = blk_probe(file, &drv);
     if (rc)
         return err_set(err, -rc, "read %s: %s", path, strerror(-rc));
     *ret = drv ? drv->name : "raw";
@@ -148,13 +163,13 @@ static int info_run(struct cli_line *l, struct err *err)
     int rc = img_need(l, 1, err);
 
     if (!rc && !open.format)
-        rc = probe(l->args[0], &open, (const char **)&open.format, err);
+        rc = probe(l->args[0], open.share, (const char **)&open.format, err);
     if (!rc)
         rc = img_open(l->args[0], &open, o->chain ? IMG_READ : IMG_ALONE, &b, err);
     if (rc)
         return rc;
     all = json_array();
-    for (const struct blk *each = b; each; each = each->backing)
+    for (struct blk *each = b; each; each = each->backing)
         json_array_append_new(all, describe(each));
     if (o->output == IMG_JSON) {
         img_print_json(o->chain ? json_incref(all) : json_incref(json_array_get(all, 0)));

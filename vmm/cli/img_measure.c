@@ -61,7 +61,7 @@ static int measure(struct cli_line *l, const struct img_new *n, uint64_t *requir
     if (!o->size == !l->nargs)
         return err_set(err, EINVAL, "what to measure? name an image, or say --size SIZE, and not both");
     if (o->snapshot)
-        open.options = options = img_option("snapshot", o->snapshot);
+        open.options = options = img_option("snapshot-name", o->snapshot);
     if (o->size)
         rc = img_parse_size(o->size, &size, err);
     else

@@ -122,4 +122,119 @@ says 1 "of=FILE is missing" dd if=a.raw
 says 0 "Sending 100 read requests, 4096 bytes each, 4 in parallel" bench -c 100 -d 4 a.raw
 ok bench -q -c 16 -w --pattern 120 -s 64k --flush-interval 4 full.img
 same full.img <(head -c 1M /dev/zero | tr '\0' x)
+
+# ---- qcow2. ----
+ok create -q a.qcow2 10G
+alike info --output=json a.qcow2
+judge check a.qcow2
+says 0 "cluster_size=" create -f qcow2 -o help
+ok create -q -o cluster_size=4K,refcount_bits=8,lazy_refcounts=on b.qcow2 100M
+alike info --output=json b.qcow2
+judge check b.qcow2
+for options in compat=0.10 cluster_size=512 cluster_size=2M extended_l2=on refcount_bits=1; do
+    ok convert -o $options a.raw a.qcow2
+    judge check a.qcow2
+    judge compare -f raw -F qcow2 a.raw a.qcow2
+    ok check a.qcow2
+    ok compare a.raw a.qcow2
+    ok convert a.qcow2 b.img
+    same a.raw b.img
+done
+for type in zlib zstd; do
+    ok convert -c -o compression_type=$type a.raw z.qcow2
+    judge check z.qcow2
+    judge compare -f raw -F qcow2 a.raw z.qcow2
+    ok convert z.qcow2 b.img
+    same a.raw b.img
+done
+alike check --output=json z.qcow2
+alike map --output=json z.qcow2
+says 1 "is compressed" map z.qcow2
+ok convert a.raw new.img a.qcow2
+ok compare a.qcow2 both
+for options in cluster_size=64K cluster_size=2M,refcount_bits=64 extended_l2=on,cluster_size=128K; do
+    alike measure --output=json -O qcow2 -o $options --size 123G
+    alike measure --output=json -f raw -O qcow2 -o $options a.raw
+done
+alike measure --output=json -O qcow2 z.qcow2
+ok resize a.qcow2 1G
+judge check a.qcow2
+says 0 "virtual size: 1 GiB" info a.qcow2
+says 1 "raw" convert -f qcow3 a.raw b.img
+mv a.qcow2 named.img
+says 1 "looks like a qcow2 image" convert named.img b.raw
+says 0 "file format: qcow2" info named.img
+ok convert -f qcow2 named.img b.raw
+says 1 "does not begin as a qcow2 image" compare a.raw <(:).qcow2 || true
+parts
+
+# Chains: base < middle < top, each with something of its own.
+ok convert a.raw base.qcow2
+ok create -q -b base.qcow2 middle.qcow2
+ok create -q -f qcow2 -F qcow2 -b middle.qcow2 top.qcow2 6M
+io() { judge --version && qemu-io -f qcow2 -c "$1" "$2" >judged 2>&1 || fail "qemu-io: $(cat judged)"; }
+if type qemu-io >/dev/null 2>&1; then
+    io "write -P 1 1M 200k" middle.qcow2
+    io "write -z 64k 64k" middle.qcow2
+    io "write -P 2 1200k 300k" top.qcow2
+    io "write -P 3 5M 64k" top.qcow2
+    alike info --output=json --backing-chain top.qcow2
+    alike map --output=json top.qcow2
+    says 0 "backing file: middle.qcow2" info top.qcow2
+    qemu-img convert -O raw top.qcow2 top.raw
+    ok convert top.qcow2 b.raw
+    same top.raw b.raw
+    ok convert -B middle.qcow2 -F qcow2 -O qcow2 top.qcow2 same.qcow2
+    ok compare same.qcow2 top.raw
+    says 0 "backing file: middle.qcow2" info same.qcow2
+    judge check same.qcow2
+    [ "$(stat -c %s same.qcow2)" -lt 2000000 ] || fail "convert -B copied what the backing image has"
+
+    ok rebase -b base.qcow2 top.qcow2
+    ok compare top.qcow2 top.raw
+    judge check top.qcow2
+    judge compare -f qcow2 -F raw top.qcow2 top.raw
+    says 0 "backing file: base.qcow2" info top.qcow2
+    cp base.qcow2 moved.qcow2
+    ok rebase -u -F qcow2 -b moved.qcow2 top.qcow2
+    ok compare top.qcow2 top.raw
+    ok rebase -b "" top.qcow2
+    says 0 "Images are identical." compare top.qcow2 top.raw
+    [[ $("$bothy" img info top.qcow2) != *backing* ]] || fail "rebase -b \"\" left a backing image"
+    judge check top.qcow2
+
+    qemu-img convert -O raw middle.qcow2 middle.raw
+    ok commit middle.qcow2
+    judge check base.qcow2
+    ok compare base.qcow2 middle.raw
+    ok compare middle.qcow2 middle.raw
+    judge check middle.qcow2
+fi
+says 1 "on which image" rebase top.qcow2
+says 1 "only qcow2 images" rebase -b a.raw b.raw
+says 1 "is based on no other image" commit base.qcow2
+
+# Snapshots.
+ok snapshot -c one base.qcow2
+ok bench -q -w --pattern 7 -c 10 -s 64K base.qcow2
+ok snapshot -c two base.qcow2
+alike info --output=json base.qcow2
+[ "$("$bothy" img snapshot -l base.qcow2 | wc -l)" = 4 ] || fail "two snapshots are not listed"
+if type qemu-img >/dev/null 2>&1; then
+    [ "$("$bothy" img snapshot base.qcow2)" = "$(qemu-img snapshot -l base.qcow2)" ] || fail "snapshots are not listed as by qemu-img"
+    qemu-img convert -l one -O raw base.qcow2 one.raw
+    ok convert -l one base.qcow2 b.raw
+    same one.raw b.raw
+fi
+ok convert base.qcow2 two.raw
+ok snapshot -a one base.qcow2
+ok convert base.qcow2 b.raw
+ok compare -q b.raw base.qcow2
+says 1 "Content mismatch at offset 0!" compare b.raw two.raw
+ok snapshot -d one base.qcow2
+says 1 "no snapshot" snapshot -d one base.qcow2
+says 1 "at a time" snapshot -l -c x base.qcow2
+says 1 "only qcow2 images" snapshot -c x a.raw
+judge check base.qcow2
+parts
 exit 0
