@@ -185,4 +185,4 @@ enum { IMG_THREADS_MAX = 64 };
 /* ---- The verbs. ---- */
 
 extern const struct cli_verb img_info, img_create, img_convert, img_check, img_map, img_compare, img_resize, img_dd,
-    img_bench, img_measure, img_rebase, img_commit, img_snapshot;
+    img_bench, img_measure, img_rebase, img_commit, img_snapshot, img_replay;

@@ -14,11 +14,6 @@ int img_part(struct blk *b, uint64_t off, uint64_t len, unsigned images, struct 
         int rc;
 
         ret->blk = b;
-        if (off >= b->lim.size) { /* the image above is longer */
-            ret->place = BLK_ZEROES;
-            ret->present = true;
-            return 0;
-        }
         ret->len = min_u64(ret->len, b->lim.size - off);
         rc = status_of(b, off, ret->len, &ret->status);
         if (rc)
@@ -31,7 +26,7 @@ int img_part(struct blk *b, uint64_t off, uint64_t len, unsigned images, struct 
         }
         if (ret->depth + 1 == images)
             return 0;
-        if (!b->backing) {
+        if (!b->backing || off >= b->backing->lim.size) {
             ret->place = BLK_ZEROES;
             return 0;
         }
