@@ -71,7 +71,9 @@ struct blk_driver {
     int (*write_compressed)(struct blk *b, uint64_t off, const void *buf, size_t n);
     int (*resize)(struct blk *b, uint64_t size, struct err *err); /* nothing else going on */
     int (*check)(struct blk *b, enum blk_fix fix, struct blk_check *ret, struct err *err);
-    json_t *(*info)(struct blk *b);     /* the format's own properties, an object; owned by the caller */
+    /* The format's own properties, an object, owned by the caller; and those of all images where it knows them, by the
+     * names that qemu-img has for them: "dirty-flag", "backing-filename" … */
+    json_t *(*info)(struct blk *b);
     uint32_t (*cluster)(struct blk *b); /* bytes that are allocated at a time */
     /* Writes an empty image of `size` bytes into `file`, which is empty, writable and grows.  `opts` is a struct of
      * create_size that create_opts describes. */

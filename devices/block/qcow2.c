@@ -468,6 +468,7 @@ static json_t *qcow2_info(struct blk *b)
     json_t *j = json_pack("{s:s, s:s, s:i}", "compat", h->version < 3 ? "0.10" : "1.1", "compression-type",
                           h->packing ? "zstd" : "zlib", "refcount-bits", 1 << h->refcount_order);
 
+    json_object_set_new(j, "dirty-flag", json_boolean(h->incompat & QCOW2_IN_DIRTY));
     if (h->version < 3)
         return j;
     json_object_set_new(j, "lazy-refcounts", json_boolean(h->compat & QCOW2_CO_LAZY));
@@ -552,6 +553,7 @@ const struct blk_driver qcow2_driver = {
     .info = qcow2_info,
     .cluster = qcow2_cluster_size,
     .create = qcow2_create,
+    .overhead = qcow2_overhead,
     .create_opts = qcow2_create_opts,
     .create_size = sizeof(struct qcow2_create),
 };

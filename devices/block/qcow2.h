@@ -31,6 +31,8 @@ const char *qcow2_backing_name(struct blk *b);
 char *qcow2_backing_format(struct blk *b);
 /* Changes that in the header alone; name NULL: none.  b->backing stays as it is. */
 int qcow2_set_backing(struct blk *b, const char *name, const char *format, struct err *err) must_check;
+/* It holds nothing of its own any more, and reads as what it is based on. */
+int qcow2_empty(struct blk *b, struct err *err) must_check;
 
 struct qcow2_bitmap_info {
     const char *name; /* borrowed until the next change */

@@ -37,10 +37,8 @@ static bool is_v2(const struct qcow2_create *c)
     return c->compat % 2 == COMPAT_V2;
 }
 
-static int check_opts(const struct blk *file, const struct qcow2_create *c, struct err *err)
+static int check_opts(const char *name, const struct qcow2_create *c, struct err *err)
 {
-    const char *name = file->name;
-
     if (!is_pow2(c->cluster_size))
         return err_set(err, EINVAL, "%s: cluster_size is a power of two from 512 to 2M", name);
     if (!is_pow2(c->refcount_bits))
@@ -260,7 +258,7 @@ int qcow2_create(struct blk *file, uint64_t size, const void *opts, struct err *
     const struct qcow2_create *c = opts;
     struct qcow2_header h;
     uint32_t prealloc = c->data_file_raw && !c->preallocation ? PREALLOC_METADATA : c->preallocation;
-    int rc = check_opts(file, c, err);
+    int rc = check_opts(file->name, c, err);
 
     if (rc)
         return rc;
@@ -274,6 +272,42 @@ int qcow2_create(struct blk *file, uint64_t size, const void *opts, struct err *
         rc = preallocate(file, prealloc, 0, err);
     qcow2_header_fini(&h);
     return rc;
+}
+
+/* ---- How large it gets. ---- */
+
+static uint64_t div_up(uint64_t a, uint64_t b)
+{
+    return a / b + !!(a % b);
+}
+
+/* Clusters of refcount blocks and of their table, which count all clusters, themselves among them. */
+static uint64_t refcounts(uint64_t clusters, uint64_t per_block, uint64_t per_table)
+{
+    uint64_t n = 0, was;
+
+    do {
+        was = n;
+        n = div_up(clusters + was, per_block);
+        n += div_up(n, per_table);
+    } while (n != was);
+    return n;
+}
+
+int qcow2_overhead(uint64_t size, const void *opts, uint64_t *ret, uint64_t *unit, struct err *err)
+{
+    const struct qcow2_create *c = opts;
+    uint64_t cluster = c->cluster_size, data, l2, l1;
+    int rc = check_opts("the new image", c, err);
+
+    if (rc)
+        return rc;
+    data = div_up(size, cluster);
+    l2 = div_up(data, cluster / (c->extended_l2 ? 16 : 8));
+    l1 = div_up(l2, cluster / 8);
+    *ret = (1 + l2 + l1 + refcounts(data + 1 + l2 + l1, cluster * 8 / c->refcount_bits, cluster / 8)) * cluster;
+    *unit = cluster;
+    return 0;
 }
 
 /* ---- Another size. ---- */
@@ -339,6 +373,18 @@ static int drop_tables(struct qcow2 *q, uint64_t size)
     return qcow2_commit(q);
 }
 
+/* Gives back the clusters from `cut` on, without hiding what a backing file has there. */
+static int drop_clusters(struct qcow2 *q, uint64_t cut)
+{
+    char *backing = q->h.backing;
+    int rc;
+
+    q->h.backing = NULL;
+    rc = cut < q->h.size ? qcow2_discard(q, cut, q->h.size - cut) : 0;
+    q->h.backing = backing;
+    return rc;
+}
+
 /* Below `size` and above it in the same cluster must be zeroes before the disk may grow over them. */
 static int shrink(struct qcow2 *q, uint64_t size)
 {
@@ -347,13 +393,8 @@ static int shrink(struct qcow2 *q, uint64_t size)
 
     if (size < min_u64(cut, old))
         rc = blk_zero(&q->b, size, min_u64(cut, old) - size, false);
-    if (!rc && cut < old) {
-        char *backing = q->h.backing;
-
-        q->h.backing = NULL; /* beyond the end there is nothing to hide */
-        rc = qcow2_discard(q, cut, old - cut);
-        q->h.backing = backing;
-    }
+    if (!rc)
+        rc = drop_clusters(q, cut);
     if (rc)
         return rc;
     pthread_mutex_lock(&q->lock);
@@ -367,6 +408,7 @@ static int shrink(struct qcow2 *q, uint64_t size)
 static int grow(struct qcow2 *q, uint64_t size)
 {
     uint64_t old = q->h.size, below = q->b.backing ? q->b.backing->lim.size : 0;
+    uint64_t end = min_u64(size, max_u64(align_up(old, q->cluster), below));
     int rc;
 
     pthread_mutex_lock(&q->lock);
@@ -375,8 +417,8 @@ static int grow(struct qcow2 *q, uint64_t size)
         rc = set_size(q, size);
     pthread_mutex_unlock(&q->lock);
     /* What was hidden behind the old end: the rest of its last cluster, and the backing file's. */
-    if (!rc)
-        rc = blk_zero(&q->b, old, min_u64(size, max_u64(align_up(old, q->cluster), below)) - old, false);
+    if (!rc && end > old)
+        rc = blk_zero(&q->b, old, end - old, false);
     if (!rc && q->raw)
         rc = blk_pwrite(q->data, "", 1, size - 1);
     return rc ? rc : blk_flush(&q->b);
@@ -404,4 +446,18 @@ int qcow2_resize(struct blk *b, uint64_t size, struct err *err)
     if (rc == -EFBIG)
         return too_large(b->name, size, err);
     return rc ? err_set(err, -rc, "resize %s: %s", b->name, strerror(-rc)) : 0;
+}
+
+int qcow2_empty(struct blk *b, struct err *err)
+{
+    struct qcow2 *q = qcow2_of(b);
+    int rc = drop_clusters(q, 0);
+
+    pthread_mutex_lock(&q->lock);
+    if (!rc)
+        rc = drop_tables(q, 0);
+    pthread_mutex_unlock(&q->lock);
+    if (!rc)
+        rc = blk_flush(b);
+    return rc ? err_set(err, -rc, "empty %s: %s", b->name, strerror(-rc)) : 0;
 }

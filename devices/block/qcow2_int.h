@@ -314,6 +314,7 @@ int qcow2_write_compressed(struct blk *b, uint64_t off, const void *buf, size_t 
 int qcow2_check(struct blk *b, enum blk_fix fix, struct blk_check *ret, struct err *err) must_check;
 int qcow2_resize(struct blk *b, uint64_t size, struct err *err) must_check;
 int qcow2_create(struct blk *file, uint64_t size, const void *opts, struct err *err) must_check;
+int qcow2_overhead(uint64_t size, const void *opts, uint64_t *ret, uint64_t *unit, struct err *err) must_check;
 extern const struct opt qcow2_create_opts[];
 struct qcow2_create {
     char *backing_file, *backing_fmt, *data_file;

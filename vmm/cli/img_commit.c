@@ -109,7 +109,7 @@ static int commit(struct commit *c, const struct commit_opts *o, struct err *err
     if (!rc)
         rc = copy_down(c, o, err);
     if (!rc && !o->keep)
-        rc = 0;
+        rc = qcow2_empty(c->top, err);
     if (!rc && !o->say.quiet)
         puts("Image committed.");
     return rc;

@@ -1,6 +1,7 @@
 /* `bothy img measure`: how large a new image's file would be. */
 #include <inttypes.h>
 
+#include "devices/block/qcow2.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/cli/img.h"
 
@@ -49,7 +50,32 @@ static int count_data(struct blk *b, uint64_t unit, uint64_t *ret, struct err *e
     return 0;
 }
 
-static int measure(struct cli_line *l, const struct img_new *n, uint64_t *required, uint64_t *full, struct err *err)
+struct sizes { /* bytes */
+    uint64_t required, full, bitmaps;
+    bool has_bitmaps; /* the source's format knows such */
+};
+
+/* What copies of the source's bitmaps need [QEMU docs/interop/qcow2.txt, "Bitmaps extension"]. */
+static void count_bitmaps(struct blk *b, uint64_t cluster, struct sizes *ret)
+{
+    json_t *info = b->drv == &qcow2_driver ? b->drv->info(b) : NULL;
+    const char *compat = json_string_value(json_object_get(info, "compat"));
+    struct qcow2_bitmap_info m;
+    uint64_t dir = 0;
+
+    ret->has_bitmaps = compat && strcmp(compat, "0.10");
+    json_decref(info);
+    for (unsigned i = 0; ret->has_bitmaps && qcow2_bitmap_get(b, i, &m); i++) {
+        uint64_t bytes = align_up(align_up(b->lim.size, m.granularity) / m.granularity, 8) / 8;
+        uint64_t clusters = align_up(bytes, cluster) / cluster;
+
+        ret->bitmaps += clusters * cluster + align_up(clusters * 8, cluster);
+        dir += align_up(24 + strlen(m.name), 8);
+    }
+    ret->bitmaps += align_up(dir, cluster);
+}
+
+static int measure(struct cli_line *l, const struct img_new *n, struct sizes *ret, struct err *err)
 {
     const struct measure_opts *o = l->opts;
     struct img_open open = o->open;
@@ -77,8 +103,10 @@ static int measure(struct cli_line *l, const struct img_new *n, uint64_t *requir
                      n->drv->name);
     if (!rc && b)
         rc = count_data(b, unit, &data, err);
-    *full = align_up(size, unit) + overhead;
-    *required = n->drv->overhead ? data + overhead : size;
+    if (!rc && b && n->drv == &qcow2_driver)
+        count_bitmaps(b, unit, ret);
+    ret->full = align_up(size, unit) + overhead;
+    ret->required = n->drv->overhead ? data + overhead : size;
     return rc;
 }
 
@@ -86,20 +114,27 @@ static int measure_run(struct cli_line *l, struct err *err)
 {
     const struct measure_opts *o = l->opts;
     struct img_new n = {0};
-    uint64_t required = 0, full = 0;
+    struct sizes s = {0};
     int rc = img_new_init(&n, o->out_format, "", err);
 
     if (!rc)
         rc = img_new_options(&n, &o->options, err);
     if (!rc)
-        rc = measure(l, &n, &required, &full, err);
+        rc = measure(l, &n, &s, err);
     img_new_fini(&n);
     if (rc)
         return rc > 0 ? 0 : rc; /* help was asked for */
-    if (o->output == IMG_JSON)
-        img_print_json(json_pack("{s:I, s:I}", "required", (json_int_t)required, "fully-allocated", (json_int_t)full));
-    else
-        printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", required, full);
+    if (o->output == IMG_JSON) {
+        json_t *j = json_pack("{s:I, s:I}", "required", (json_int_t)s.required, "fully-allocated", (json_int_t)s.full);
+
+        if (s.has_bitmaps)
+            json_object_set_new(j, "bitmaps", json_integer((json_int_t)s.bitmaps));
+        img_print_json(j);
+        return 0;
+    }
+    printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", s.required, s.full);
+    if (s.has_bitmaps)
+        printf("bitmaps size: %" PRIu64 "\n", s.bitmaps);
     return 0;
 }
 

@@ -238,4 +238,26 @@ says 1 "at a time" snapshot -l -c x base.qcow2
 says 1 "only qcow2 images" snapshot -c x a.raw
 judge check base.qcow2
 parts
+
+# ---- The others. ----
+for image in a.vdi a.vmdk a.vhd a.vhdx; do
+    format=${image#a.}
+    [ $format != vhd ] || format=vpc
+    ok convert a.raw $image
+    judge compare -f raw -F $format a.raw $image
+    says 0 "file format: $format" info $image
+    ok compare a.raw $image
+    ok convert $image b.raw
+    cmp -n 4194304 a.raw b.raw || fail "$image holds something else" # VHD sizes are rounded up
+    [ $format != vdi ] || alike map --output=json $image
+done
+ok convert -o subformat=streamOptimized a.raw a.vmdk
+judge compare -f raw -F vmdk a.raw a.vmdk
+ok compare a.raw a.vmdk
+says 1 "only read" convert -O bochs a.raw a.bochs
+parts
+
+# ---- A log of writes: nothing but the flush of a machine makes one, so it is told where there is none. ----
+says 1 "No such file" replay no.log b.raw
+says 1 "leave the image out" replay --list no.log b.raw
 exit 0
