@@ -228,7 +228,7 @@ static struct blk *make(const struct made *m, uint64_t size)
 {
     const struct blk_driver *d = blk_driver_find(m->driver);
     cleanup_free void *opts = xcalloc(1, d->create_size);
-    struct blk *file;
+    struct blk *file = NULL;
     struct err err;
 
     opts_default(d->create_opts, opts);
