@@ -77,7 +77,6 @@ struct blk_open_opts {
     bool read_only;
     bool fresh;      /* just made by a driver's create(): also formats that are read-only as disks take writes */
     bool snapshot;   /* writes go to a file that vanishes with the disk */
-    bool any_header; /* with format NULL: no look at the header */
     bool workers;    /* no io_uring: threads, as on hosts that forbid it */
     bool no_backing; /* leave b->backing alone, NULL */
     bool unlocked;   /* take no locks, whoever else writes */

@@ -115,11 +115,11 @@ static int choose(struct blk *file, const struct blk_open_opts *o, bool inside, 
         return find_driver("format", o->format, true, ret, err);
     rc = file_stat(file, &st);
     d = !rc && S_ISBLK(st.st_mode) ? blk_driver_find("raw") : by_name(file->name);
-    if (!rc && !o->any_header)
+    if (!rc)
         rc = read_head(file, h);
     if (rc)
         return err_set(err, -rc, "read %s: %s", file->name, strerror(-rc));
-    if (!o->any_header && !looks_like(h, d)) {
+    if (!looks_like(h, d)) {
         other = by_header(h);
         if (other)
             return err_set(err, EINVAL,
@@ -477,11 +477,12 @@ int blk_open_named(struct blk *b, const char *name, const char *format, bool wri
         return rc;
     snprintf(way, sizeof(way), "/proc/self/fd/%d", fd);
     rc = file_open(way, path, &o, 0, b->lane, &file, err);
-    if (rc)
-        return rc;
-    file->parent = b;
-    if (!bytes)
-        return open_format(file, b, &o, ret, err);
+    if (!rc) {
+        file->parent = b;
+        rc = bytes ? 0 : open_format(file, b, &o, &file, err);
+    }
+    if (rc) /* the images between go without saying */
+        return opts->depth ? rc : err_wrap(err, "%s", b->name);
     *ret = file;
     return 0;
 }

@@ -84,8 +84,8 @@ static void unknown_formats_and_options_are_refused(void **s)
     open_refused("a.raw", &(struct blk_open_opts){.options = "x=1"}, "raw", "x");
 }
 
-/* An empty image of 1 MiB. */
-static void create(const struct blk_driver *d, const char *path)
+/* An empty image of 1 MiB, on top of `backing` unless that is NULL. */
+static void create(const struct blk_driver *d, const char *path, const char *backing)
 {
     cleanup_free void *opts = xcalloc(1, d->create_size);
     struct blk *file;
@@ -93,6 +93,9 @@ static void create(const struct blk_driver *d, const char *path)
 
     if (d->create_opts)
         opts_default(d->create_opts, opts);
+    if (backing && (opts_set(d->create_opts, opts, "backing_file", backing, &err) ||
+                    opts_set(d->create_opts, opts, "backing_fmt", d->name, &err)))
+        fail_msg("%s: %s", d->name, err.msg);
     if (blk_create_file(path, true, &file, &err) || d->create(file, 1 << 20, opts, &err))
         fail_msg("%s: %s", d->name, err.msg);
     blk_close(file);
@@ -113,11 +116,11 @@ static void names_and_headers_have_to_agree(void **s)
         if (!(*d)->create || !(*d)->probe)
             continue;
         snprintf(own, sizeof(own), "own.%s", (*d)->endings[0]);
-        create(*d, own);
+        create(*d, own, NULL);
         blk_close(open_ok(own, &ro));
         blk_close(open_ok(own, &(struct blk_open_opts){.read_only = true, .format = (*d)->name}));
 
-        create(*d, "other.img");
+        create(*d, "other.img", NULL);
         snprintf(word, sizeof(word), "format=%s", (*d)->name);
         open_refused("other.img", &ro, word, "raw");
         blk_close(open_ok("other.img", &(struct blk_open_opts){.read_only = true, .format = (*d)->name}));
@@ -220,7 +223,7 @@ static void what_is_written_to_a_snapshot_vanishes(void **s)
 
     (void)s;
     make("a.raw", "data", 1 << 20);
-    create(blk_driver_find("qcow2"), "a.qcow2");
+    create(blk_driver_find("qcow2"), "a.qcow2", NULL);
     setenv("TMPDIR", home, 1);
     for (size_t i = 0; i < array_len(paths); i++) {
         unsigned before = files_here();
@@ -387,6 +390,25 @@ static void the_user_allows_folders(void **s)
     blk_close(b);
 }
 
+static void a_long_chain_is_refused_with_the_first_and_the_last_name(void **s)
+{
+    (void)s;
+    create(blk_driver_find("qcow2"), "0.qcow2", NULL);
+    for (unsigned i = 1; i <= 64; i++) {
+        char name[32], backing[48];
+
+        snprintf(name, sizeof(name), "%u.qcow2", i);
+        snprintf(backing, sizeof(backing), "%u.qcow2", i - 1);
+        create(blk_driver_find("qcow2"), name, backing);
+    }
+    blk_close(open_ok("63.qcow2", &(struct blk_open_opts){.read_only = true}));
+    open_refused("64.qcow2", &(struct blk_open_opts){.read_only = true}, "64.qcow2: 1.qcow2 is already 64 images deep",
+                 "commit");
+    assert_int_equal(unlink("20.qcow2"), 0);
+    open_refused("30.qcow2", &(struct blk_open_opts){.read_only = true}, "30.qcow2: 21.qcow2 names \"20.qcow2\"",
+                 "No such");
+}
+
 static void a_chain_never_contains_itself_and_ends(void **s)
 {
     struct blk_open_opts o = {0};
@@ -428,6 +450,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(names_lead_to_files_in_the_own_folder, setup, teardown),
         cmocka_unit_test_setup_teardown(names_that_lead_elsewhere_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(the_user_allows_folders, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_long_chain_is_refused_with_the_first_and_the_last_name, setup, teardown),
         cmocka_unit_test_setup_teardown(a_chain_never_contains_itself_and_ends, setup, teardown),
     };
 

@@ -80,15 +80,13 @@ static int open_data_file(struct qcow2 *q, const struct blk_open_opts *o, struct
 static int open_backing(struct qcow2 *q, const struct blk_open_opts *o, struct err *err)
 {
     cleanup_free char *format = qcow2_backing_format(&q->b);
-    int rc;
 
     if (!q->h.backing || o->no_backing)
         return 0;
     if (q->raw)
         return err_set(err, EINVAL, "%s is damaged: it has a backing file, but its data file stands for itself",
                        q->b.name);
-    rc = blk_open_named(&q->b, q->h.backing, format, false, o, &q->b.backing, err);
-    return rc ? err_wrap(err, "backing file of %s", q->b.name) : 0;
+    return blk_open_named(&q->b, q->h.backing, format, false, o, &q->b.backing, err);
 }
 
 static int load_tables(struct qcow2 *q, struct err *err)
