@@ -13,8 +13,8 @@ const char *const img_cache_words[] = {[BLK_CACHE_WRITEBACK] = "writeback",
 const char *const img_output_words[] = {[IMG_HUMAN] = "human", [IMG_JSON] = "json", NULL};
 
 static const struct cli_verb *const img_verbs[] = {
-    &img_info, &img_create,   &img_convert, &img_check,  &img_map,   &img_compare, &img_resize, &img_measure,
-    &img_dd,   &img_snapshot, &img_rebase,  &img_commit, &img_bench, &img_replay,  NULL,
+    &img_info,     &img_create, &img_convert, &img_check,  &img_map,   &img_compare, &img_resize, &img_measure, &img_dd,
+    &img_snapshot, &img_rebase, &img_commit,  &img_bitmap, &img_amend, &img_bench,   &img_replay, NULL,
 };
 
 const struct cli_verb verb_img = {

@@ -88,6 +88,8 @@ int img_new_init(struct img_new *n, const char *format, const char *path, struct
 void img_new_fini(struct img_new *n);
 /* "key=value,…" for each -o; `help` among them: prints what there is and returns 1. */
 int img_new_options(struct img_new *n, const struct opt_list *texts, struct err *err) must_check;
+/* What `-o help` prints. */
+void img_list_options(const char *what, const struct opt *o);
 /* Is `help` among them? */
 bool img_wants_help(const struct opt_list *texts);
 bool img_new_has_backing(const struct img_new *n);
@@ -185,4 +187,4 @@ enum { IMG_THREADS_MAX = 64 };
 /* ---- The verbs. ---- */
 
 extern const struct cli_verb img_info, img_create, img_convert, img_check, img_map, img_compare, img_resize, img_dd,
-    img_bench, img_measure, img_rebase, img_commit, img_snapshot, img_replay;
+    img_bench, img_measure, img_rebase, img_commit, img_snapshot, img_replay, img_bitmap, img_amend;

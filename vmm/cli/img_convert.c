@@ -7,6 +7,7 @@
  */
 #include <inttypes.h>
 
+#include "devices/block/qcow2.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/cli/img.h"
 
@@ -19,7 +20,7 @@ struct convert_opts {
     struct img_say say;
     uint64_t sparse;
     uint32_t threads, out_cache;
-    bool compress, unordered, no_create, target_is_zero;
+    bool compress, unordered, no_create, target_is_zero, bitmaps;
 };
 
 static const struct opt convert_opts[] = {
@@ -44,6 +45,7 @@ static const struct opt convert_opts[] = {
     O_BOOL(struct convert_opts, unordered, "out-of-order", "on", "threads do not wait for one another", .letter = 'W'),
     O_BOOL(struct convert_opts, no_create, "no-create", "off", "write into an image that is there", .letter = 'n'),
     O_BOOL(struct convert_opts, target_is_zero, "target-is-zero", "off", "with -n: it reads as zeroes"),
+    O_BOOL(struct convert_opts, bitmaps, "bitmaps", "off", "copy the bitmaps of changed blocks, too"),
     IMG_PROGRESS_OPTIONS(struct convert_opts, say.),
     O_END,
 };
@@ -242,6 +244,23 @@ static int copy(struct convert *c, struct err *err)
 
 /* ---- Before and after. ---- */
 
+static int copy_bitmaps(struct blk *from, struct blk *to, struct err *err)
+{
+    struct qcow2_bitmap_info m;
+    int rc = 0;
+
+    if (from->drv != &qcow2_driver || to->drv != &qcow2_driver)
+        return err_set(err, ENOTSUP, "bitmaps are copied from qcow2 to qcow2 only; leave --bitmaps out");
+    for (unsigned i = 0; !rc && qcow2_bitmap_get(from, i, &m); i++) {
+        rc = qcow2_bitmap_add(to, m.name, (uint32_t)m.granularity, false, err);
+        if (!rc)
+            rc = qcow2_bitmap_merge(to, m.name, from, m.name, err);
+        if (!rc && m.enabled)
+            rc = qcow2_bitmap_enable(to, m.name, true, err);
+    }
+    return rc;
+}
+
 static int open_sources(struct convert *c, struct cli_line *l, struct err *err)
 {
     const struct convert_opts *o = c->o;
@@ -259,8 +278,8 @@ static int open_sources(struct convert *c, struct cli_line *l, struct err *err)
         if (__builtin_add_overflow(c->size, c->src[i]->lim.size, &c->size))
             return err_set(err, EFBIG, "the images are too large together");
     }
-    if (o->backing && c->nsrc > 1)
-        return err_set(err, EINVAL, "-B needs a single source, whose backing image the new one's stands for");
+    if ((o->backing || o->bitmaps) && c->nsrc > 1)
+        return err_set(err, EINVAL, "%s needs a single source", o->backing ? "-B" : "--bitmaps");
     return 0;
 }
 
@@ -275,6 +294,8 @@ static int copy_into(struct convert *c, const char *path, const char *format, un
                      path, c->dst->lim.size, c->size);
     if (!rc)
         rc = copy(c, err);
+    if (!rc && c->o->bitmaps)
+        rc = copy_bitmaps(c->src[0], c->dst, err);
     blk_close(take_ptr(c->dst));
     return rc;
 }

@@ -67,10 +67,10 @@ void img_new_fini(struct img_new *n)
     free(take_ptr(n->opts));
 }
 
-static void list_options(const struct blk_driver *drv)
+void img_list_options(const char *what, const struct opt *o)
 {
-    printf("Supported options of %s:\n", drv->name);
-    for (const struct opt *o = drv->create_opts; o && o->name; o++) {
+    printf("Supported options of %s:\n", what);
+    for (; o && o->name; o++) {
         char buf[CLI_ARG_MAX], left[CLI_ARG_MAX + 64];
         const char *arg = cli_arg_name(o, buf, sizeof(buf));
 
@@ -83,7 +83,7 @@ static void list_options(const struct blk_driver *drv)
 int img_new_options(struct img_new *n, const struct opt_list *texts, struct err *err)
 {
     if (img_wants_help(texts)) {
-        list_options(n->drv);
+        img_list_options(n->drv->name, n->drv->create_opts);
         return 1;
     }
     for (size_t i = 0; i < texts->n; i++) {

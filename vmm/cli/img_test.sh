@@ -239,6 +239,31 @@ says 1 "only qcow2 images" snapshot -c x a.raw
 judge check base.qcow2
 parts
 
+# Bitmaps and other properties.
+ok create -q m.qcow2 64M
+ok bitmap --add -g 32K m.qcow2 one
+ok bench -q -w -c 20 -s 64K -S 1M m.qcow2
+ok bitmap --add --disable m.qcow2 two
+ok bitmap --merge one m.qcow2 two
+alike info --output=json m.qcow2
+judge bitmap --merge two m.qcow2 one
+alike measure --output=json -O qcow2 m.qcow2
+ok convert --bitmaps m.qcow2 n.qcow2
+alike info --output=json n.qcow2
+ok bitmap --clear --disable m.qcow2 one
+ok bitmap --remove m.qcow2 two
+[[ $("$bothy" img info m.qcow2) != *two* ]] || fail "the bitmap is still there"
+says 1 "what is to be done" bitmap m.qcow2 one
+says 1 "only qcow2 images" bitmap --add a.raw one
+ok create -q -o compat=0.10 -b base.qcow2 old.qcow2
+ok amend -o compat=1.1,lazy_refcounts=on old.qcow2
+alike info --output=json --backing-chain old.qcow2
+judge check old.qcow2
+ok amend -o backing_file=moved.qcow2,backing_fmt=qcow2 old.qcow2
+says 0 "backing file: moved.qcow2" info old.qcow2
+says 1 'unknown option "cluster_size"' amend -o cluster_size=4K old.qcow2
+says 1 "what is to be changed" amend old.qcow2
+
 # ---- The others. ----
 for image in a.vdi a.vmdk a.vhd a.vhdx; do
     format=${image#a.}
