@@ -18,7 +18,7 @@
 #include "vmm/base/log.h"
 
 enum {
-    FORMAT = 2,         /* of the files and of what is kept in them; part of the key */
+    FORMAT = 3,         /* of the files and of what is kept in them; part of the key */
     SETTLED_S = 3,      /* a file that changed later than this may change again without a new time stamp */
     TOUCH_S = 3600,     /* how exact "recently used" is */
     TEMPORARY_S = 3600, /* a writer older than this is dead */

@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-enum { FAKE_SIZE = 300 << 10 }; /* the most of it can be shared */
+enum { FAKE_SIZE = 1 << 20 }; /* the most of it can be shared */
 
 /* A cache of its own, and a file of the system that has not changed for long: its identity is what counts. */
 struct world {

@@ -10,10 +10,14 @@
  * What is mapped from the cache, and what is copied.  A stock kernel rewrites nearly every page of its text while it
  * boots (alternatives, call thunks, trace points): mapped, such a page costs two faults of 4 KiB and is private in the
  * end; copied, it is part of a huge page.  What stays as it is are long stretches without any address in them: type
- * and unwind tables, tables of constants.  They are as long with KASLR as without, and all guests share them.
+ * and unwind tables, tables of constants, padding.  They are as long with KASLR as without, and all guests share them.
+ * A mapping also takes the huge page from its neighbours in the same 2 MiB, which the guest may fill page by page (gaps
+ * between segments, bss): it must be worth that.
  */
 enum {
-    SHARE_MIN = 256 << 10,
+    FRAME = 512,           /* pages of a huge page */
+    FRAME_MIN = FRAME / 3, /* so many of them must be shared, in runs of RUN_MIN; with less, none are */
+    RUN_MIN = 16,
     GAP_MIN = 64 << 10,  /* shorter runs of zero pages stay in an extent */
     GAPS_MAX = 32 << 20, /* more between segments is not believed: it would only be searched for nothing */
 };
@@ -75,6 +79,9 @@ static void put_segment(uint8_t *kernel, uint64_t at, const uint8_t *src, uint64
     }
 }
 
+/* What becomes of a page. */
+enum { PAGE_ZERO, PAGE_COPIED, PAGE_SHARED };
+
 static void add_extent(struct kernel *k, uint64_t off, uint64_t len, bool share)
 {
     struct extent *last = k->nextents ? &k->extents[k->nextents - 1] : NULL;
@@ -88,27 +95,50 @@ static void add_extent(struct kernel *k, uint64_t off, uint64_t len, bool share)
     k->extents[k->nextents++] = (struct extent){.off = off, .pos = off, .len = len, .share = share};
 }
 
-/* Finds what is not zero among the first `n` bytes, and what of that no relocation touches. */
+static void copy_page(uint8_t *page)
+{
+    if (*page == PAGE_SHARED)
+        *page = PAGE_COPIED;
+}
+
+/* Of the pages of one frame, those that are worth it stay shared. */
+static void judge_frame(uint8_t *page)
+{
+    unsigned total = 0;
+
+    for (unsigned i = 0, n; i < FRAME; i += n + 1) {
+        for (n = 0; i + n < FRAME && page[i + n] == PAGE_SHARED; n++)
+            ;
+        total += n < RUN_MIN ? 0 : n;
+        for (unsigned j = i; n < RUN_MIN && j < i + n; j++)
+            copy_page(&page[j]);
+    }
+    for (unsigned i = 0; total < FRAME_MIN && i < FRAME; i++)
+        copy_page(&page[i]);
+}
+
+/* Finds what is not zero among the first `n` bytes, and what of that is to be shared. */
 static void find_extents(struct kernel *k, uint64_t n)
 {
-    cleanup_free bool *moves = xcalloc(k->memsz / KERNEL_PAGE, sizeof(*moves));
+    uint64_t npages = n / KERNEL_PAGE, frames = (npages + FRAME - 1) / FRAME;
+    cleanup_free uint8_t *page = xcalloc(max_u64(k->memsz / KERNEL_PAGE, frames * FRAME), sizeof(*page));
     const uint32_t *r = k->relocs;
-    uint64_t end;
 
+    for (uint64_t i = 0; i < npages; i++)
+        page[i] = all_zero(k->data + i * KERNEL_PAGE, KERNEL_PAGE) ? PAGE_ZERO : PAGE_SHARED;
     for (unsigned kind = 0; kind < RELOC_KINDS; kind++) {
-        for (uint32_t i = 0; i < k->nrelocs[kind]; i++, r++)
-            moves[*r / KERNEL_PAGE] = moves[(*r + reloc_width(kind) - 1) / KERNEL_PAGE] = true;
-    }
-    for (uint64_t at = 0; at < n; at = end) {
-        for (end = at; end < n && !moves[end / KERNEL_PAGE] && !all_zero(k->data + end, KERNEL_PAGE);)
-            end += KERNEL_PAGE;
-        if (end > at) {
-            add_extent(k, at, end - at, end - at >= SHARE_MIN);
-            continue;
+        for (uint32_t i = 0; i < k->nrelocs[kind]; i++, r++) {
+            copy_page(&page[*r / KERNEL_PAGE]);
+            copy_page(&page[(*r + reloc_width(kind) - 1) / KERNEL_PAGE]);
         }
-        if (!all_zero(k->data + at, KERNEL_PAGE))
-            add_extent(k, at, KERNEL_PAGE, false);
-        end = at + KERNEL_PAGE;
+    }
+    for (uint64_t f = 0; f < frames; f++)
+        judge_frame(page + f * FRAME);
+    for (uint64_t i = 0, end; i < npages; i = end) {
+        for (end = i + 1; end < npages && page[end] == page[i]; end++)
+            ;
+        if (page[i] != PAGE_ZERO)
+            add_extent(k, i * KERNEL_PAGE, (end - i) * KERNEL_PAGE, page[i] == PAGE_SHARED);
     }
 }
 

@@ -18,7 +18,7 @@ struct kernel {
     unsigned nextents;
     struct extent { /* pages that are not zeroes: at `off` of the kernel lie `len` bytes that are at data + pos */
         uint64_t off, pos, len;
-        uint64_t share; /* 1: nothing in it is relocated */
+        uint64_t share; /* 1: nothing in it is relocated, and it is long enough to map it */
     } extents[KERNEL_EXTENTS_MAX];
     uint32_t nrelocs[RELOC_KINDS];
     const uint32_t *relocs; /* offsets into the kernel, by kind, each kind ascending; within `map` */

@@ -1,7 +1,7 @@
 #include "firmware/load/kernel.h"
 #include "firmware/load/test_images.h"
 
-enum { PAGE = KERNEL_PAGE, STRETCH = 256 << 10 };
+enum { PAGE = KERNEL_PAGE };
 
 /* A vmlinux of `n` bytes of `code`, with one relocation at `reloc`. */
 static struct kernel unpack(const uint8_t *code, size_t n, uint32_t reloc)
@@ -37,9 +37,9 @@ static void assert_placed(const struct kernel *k, const uint8_t *code, size_t n,
     gmem_destroy(mem);
 }
 
-static void long_stretch_without_relocations_is_shared(void **s)
+static void stretches_without_relocations_are_shared_where_they_fill_a_third_of_a_huge_page(void **s)
 {
-    const size_t n = 2 * PAGE + STRETCH;
+    const size_t n = MiB(2) + 200 * PAGE;
     uint8_t *code = malloc(n);
     struct kernel k;
 
@@ -51,13 +51,40 @@ static void long_stretch_without_relocations_is_shared(void **s)
     assert_int_equal(k.extents[0].len, 2 * PAGE);
     assert_true(k.extents[1].share);
     assert_int_equal(k.extents[1].off, 2 * PAGE);
-    assert_int_equal(k.extents[1].len, STRETCH);
+    assert_int_equal(k.extents[1].len, n - 2 * PAGE);
     assert_placed(&k, code, n, PAGE - 2);
     kernel_fini(&k);
-    k = unpack(code, n, 3 * PAGE); /* in the stretch: too short now */
-    assert_int_equal(k.nextents, 1);
-    assert_false(k.extents[0].share);
-    assert_placed(&k, code, n, 3 * PAGE);
+    k = unpack(code, n, MiB(2) + 100 * PAGE); /* no stretch is too short, but they fill the second 2 MiB to a third */
+    assert_int_equal(k.nextents, 3);
+    assert_int_equal(k.extents[1].len, PAGE);
+    assert_false(k.extents[1].share);
+    assert_true(k.extents[2].share);
+    assert_placed(&k, code, n, MiB(2) + 100 * PAGE);
+    kernel_fini(&k);
+    k = unpack(code, MiB(2) + 150 * PAGE, 8); /* here they do not */
+    assert_int_equal(k.nextents, 3);
+    assert_true(k.extents[1].share);
+    assert_int_equal(k.extents[1].len, MiB(2) - PAGE);
+    assert_false(k.extents[2].share);
+    assert_int_equal(k.extents[2].len, 150 * PAGE);
+    kernel_fini(&k);
+    free(code);
+}
+
+static void short_stretches_are_not_shared(void **s)
+{
+    const size_t n = 300 * PAGE;
+    uint8_t *code = malloc(n);
+    struct kernel k;
+
+    (void)s;
+    memset(code, 0x77, n);
+    for (size_t at = 0; at < n; at += 10 * PAGE) /* zeroes between them */
+        memset(code + at, 0, PAGE);
+    k = unpack(code, n, PAGE);
+    for (unsigned i = 0; i < k.nextents; i++)
+        assert_false(k.extents[i].share);
+    assert_placed(&k, code, n, PAGE);
     kernel_fini(&k);
     free(code);
 }
@@ -123,7 +150,8 @@ static void what_is_no_kernel_is_left_to_the_guest(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(long_stretch_without_relocations_is_shared),
+        cmocka_unit_test(stretches_without_relocations_are_shared_where_they_fill_a_third_of_a_huge_page),
+        cmocka_unit_test(short_stretches_are_not_shared),
         cmocka_unit_test(pages_of_zeroes_are_left_out),
         cmocka_unit_test(more_extents_than_there_is_room_for_become_one),
         cmocka_unit_test(what_is_no_kernel_is_left_to_the_guest),
