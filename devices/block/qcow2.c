@@ -234,6 +234,22 @@ static int qcow2_open(struct blk *b, const struct blk_open_opts *o, struct err *
     return rc;
 }
 
+static int flush(struct qcow2 *q)
+{
+    bool clean;
+    int rc = 0;
+
+    pthread_mutex_lock(&q->lock);
+    clean = !q->unsynced;
+    if (!clean)
+        rc = qcow2_commit(q);
+    pthread_mutex_unlock(&q->lock);
+    if (!clean)
+        return rc;
+    rc = q->data != q->b.file ? blk_flush(q->data) : 0;
+    return rc ? rc : blk_flush(q->b.file);
+}
+
 static void pad_packed(struct qcow2 *q)
 {
     static const uint8_t zeroes[512];
@@ -248,13 +264,15 @@ static void qcow2_close(struct blk *b)
     struct qcow2 *q = qcow2_of(b);
     int rc = 0;
 
-    if (q->started && !q->broken) {
+    if (q->changed && !q->broken) {
         pad_packed(q);
         rc = qcow2_bitmaps_store(q);
         if (!rc)
-            rc = qcow2_commit(q);
+            rc = flush(q);
+        if (!rc)
+            rc = qcow2_commit(q); /* for what waits to be free */
         if (!rc && q->rb.ndirty)
-            rc = qcow2_commit_refcounts(q); /* of what that freed */
+            rc = qcow2_commit_refcounts(q);
         if (rc)
             log_msg(LOG_ERROR, "%s: what was written last may be lost: %s", b->name, strerror(-rc));
     }
@@ -294,7 +312,7 @@ int qcow2_attach(struct blk *file, struct blk **ret, struct err *err)
 
 int qcow2_detach(struct blk *b)
 {
-    int rc = qcow2_of(b)->started ? blk_flush(b) : 0;
+    int rc = qcow2_of(b)->changed ? blk_flush(b) : 0;
 
     qcow2_close(b);
     free(b->name);
@@ -313,26 +331,11 @@ int qcow2_start(struct qcow2 *q)
     if (!rc)
         rc = qcow2_bitmaps_start(q);
     q->started = !rc;
+    q->changed = true;
     return rc;
 }
 
 /* ---- Requests. ---- */
-
-static int flush(struct qcow2 *q)
-{
-    bool clean;
-    int rc = 0;
-
-    pthread_mutex_lock(&q->lock);
-    clean = !q->unsynced;
-    if (!clean)
-        rc = qcow2_commit(q);
-    pthread_mutex_unlock(&q->lock);
-    if (!clean)
-        return rc;
-    rc = q->data != q->b.file ? blk_flush(q->data) : 0;
-    return rc ? rc : blk_flush(q->b.file);
-}
 
 static int qcow2_rw(struct blk *b, const struct blk_io *io)
 {

@@ -184,12 +184,16 @@ static int meta_add(struct qcow2 *q, uint64_t first, uint64_t n)
 /* A zeroed cluster in the file. */
 static int zero_cluster(struct qcow2 *q, uint64_t index)
 {
+    static const uint8_t sector[512];
     uint64_t off = index << q->bits;
+    int rc;
 
     qcow2_cache_drop(&q->l2, off, q->cluster);
     qcow2_cache_drop(&q->rb, off, q->cluster);
     q->file_end = max_u64(q->file_end, off + q->cluster);
-    return blk_zero(q->b.file, off, q->cluster, false);
+    rc = blk_zero(q->b.file, off, q->cluster, false);
+    /* Zeroing does not make the file longer. */
+    return rc ? rc : blk_pwrite(q->b.file, sector, sizeof(sector), off + q->cluster - sizeof(sector));
 }
 
 static void rt_set(struct qcow2 *q, uint64_t i, uint64_t off)
@@ -485,6 +489,59 @@ void qcow2_unalloc(struct qcow2 *q, uint64_t first, uint64_t n)
     }
 }
 
+/*
+ * Makes the refcount blocks that are missing for `n` clusters from *first on, all free, and puts them there, so that
+ * *first moves on: one in the range that it counts would stand in the way of what has to lie together.
+ */
+static int add_blocks(struct qcow2 *q, uint64_t n, uint64_t *first)
+{
+    uint64_t missing = 0, last, at = *first;
+    int rc = 0;
+
+    for (uint64_t was = UINT64_MAX; was != missing;) {
+        was = missing;
+        missing = 0;
+        last = (*first + was + n - 1) / q->per_rb;
+        for (uint64_t i = *first / q->per_rb; i <= last; i++)
+            missing += i >= q->rt_size || !q->rt[i];
+        missing = max_u64(missing, was);
+    }
+    if (last >= q->rt_size) {
+        rc = grow_rt(q, last + 1);
+        *first = q->end;
+        return rc ? rc : add_blocks(q, n, first);
+    }
+    for (uint64_t i = *first / q->per_rb; !rc && i <= last; i++) {
+        if (q->rt[i])
+            continue;
+        rc = meta_add(q, at, 1);
+        if (!rc)
+            rc = zero_cluster(q, at);
+        if (!rc)
+            rt_set(q, i, at++ << q->bits);
+    }
+    for (uint64_t i = *first; !rc && i < at; i++)
+        rc = qcow2_ref_set(q, i, 1);
+    q->end = max_u64(q->end, at);
+    *first = at;
+    return rc;
+}
+
+/* The end, where nothing is in use. */
+static int find_end(struct qcow2 *q, uint64_t n, uint64_t *ret)
+{
+    uint64_t now = 0;
+    int rc = 0;
+
+    *ret = q->end;
+    for (uint64_t i = *ret; !rc && i < *ret + n && i / q->per_rb < q->rt_size; i++) {
+        rc = qcow2_ref_get(q, i, &now);
+        if (now)
+            *ret = i + 1;
+    }
+    return rc;
+}
+
 int qcow2_alloc_meta(struct qcow2 *q, uint64_t n, uint64_t *first)
 {
     uint64_t got;
@@ -493,22 +550,21 @@ int qcow2_alloc_meta(struct qcow2 *q, uint64_t n, uint64_t *first)
     if (n == 1) {
         rc = qcow2_alloc(q, 1, first, &got);
     } else {
-        *first = q->end;
-        for (;;) { /* a block of refcounts may come to lie in between */
+        rc = find_end(q, n + q->per_rb, first);
+        if (!rc)
+            rc = add_blocks(q, n, first);
+        if (!rc)
             rc = take(q, *first, n, &got);
-            if (rc || got == n)
-                break;
-            if (got)
-                qcow2_unalloc(q, *first, got);
-            *first += got + 1;
+        if (!rc && got < n) {
+            qcow2_unalloc(q, *first, got);
+            rc = qcow2_corrupt(q, "clusters behind its end are in use");
         }
     }
     if (rc)
         return rc;
     rc = meta_add(q, *first, n);
-    for (uint64_t i = 0; !rc && i < n; i++) {
+    for (uint64_t i = 0; !rc && i < n; i++)
         rc = zero_cluster(q, *first + i);
-    }
     if (rc)
         qcow2_unalloc(q, *first, n);
     return rc;

@@ -174,65 +174,60 @@ static int create_data_file(const struct blk *file, const struct qcow2_create *c
 
 /* ---- Preallocation. ---- */
 
-/* Gives the guest's clusters [g, end) places. */
-static int place_all(struct qcow2 *q, uint64_t g, uint64_t end)
+/* Space on the host for bytes that the file may not yet have. */
+static int fill_space(struct qcow2 *q, uint32_t how, uint64_t off, uint64_t len, const char *zeroes)
 {
-    uint64_t first, got, at;
     int rc = 0;
 
-    for (; !rc && g < end; g += got) {
+    if (how == PREALLOC_FALLOC)
+        return blk_zero(q->data, off, len, false);
+    for (uint64_t n; !rc && how == PREALLOC_FULL && len; off += n, len -= n) {
+        n = min_u64(len, FILL);
+        rc = blk_pwrite(q->data, zeroes, n, off);
+    }
+    return rc;
+}
+
+/* Gives all of the guest's clusters places. */
+static int place_all(struct qcow2 *q, uint32_t how)
+{
+    cleanup_free char *zeroes = calloc(1, FILL);
+    uint64_t first, got, at, host, size, end = qcow2_clusters(q, q->h.size);
+    int rc = zeroes ? 0 : -ENOMEM;
+
+    for (uint64_t g = 0; !rc && g < end; g += got) {
         struct qcow2_slice *s;
         uint32_t i;
 
-        got = 0;
         rc = qcow2_l2_own(q, g, &at, &i);
-        first = g;
-        got = min_u64(end - g, qcow2_per_slice(q) - i);
-        if (!rc && q->data == q->b.file)
-            rc = qcow2_alloc(q, got, &first, &got);
         if (rc)
             break;
-        rc = qcow2_cache_get(q, &q->l2, at, &s);
+        first = g;
+        got = min_u64(end - g, qcow2_per_slice(q) - i);
+        if (q->data == q->b.file)
+            rc = qcow2_alloc(q, got, &first, &got);
+        if (!rc)
+            rc = qcow2_cache_get(q, &q->l2, at, &s);
         for (uint64_t k = 0; !rc && k < got; k++) {
             struct qcow2_cl cl = {.host = (first + k) << q->bits, .has_host = true, .copied = true};
 
             qcow2_encode(q, s, i + (uint32_t)k, &cl);
         }
+        host = first << q->bits;
+        size = got << q->bits;
         if (q->data == q->b.file)
-            q->file_end = max_u64(q->file_end, (first + got) << q->bits);
+            q->file_end = max_u64(q->file_end, host + size);
+        else
+            size = min_u64(size, q->h.size - host);
+        if (!rc)
+            rc = fill_space(q, how, host, size, zeroes);
     }
+    if (!rc && q->data == q->b.file)
+        rc = blk_pwrite(q->data, "", 1, q->file_end - 1);
     return rc;
 }
 
-/* Every place of the disk that the file has, from `from` on, gets its space on the host. */
-static int fill_space(struct qcow2 *q, uint32_t how, uint64_t from)
-{
-    cleanup_free char *zeroes = how == PREALLOC_FULL ? calloc(1, FILL) : NULL;
-    uint64_t last = 0;
-
-    if (how == PREALLOC_FULL && !zeroes)
-        return -ENOMEM;
-    for (uint64_t off = from & ~(uint64_t)(q->cluster - 1), n; off < q->h.size; off += n) {
-        struct qcow2_place p;
-        int rc;
-
-        n = min_u64(FILL, q->h.size - off);
-        rc = qcow2_lookup(q, off, n, false, &p);
-        if (rc)
-            return rc;
-        n = p.len;
-        last = max_u64(last, p.host + n);
-        if (how == PREALLOC_FULL)
-            rc = blk_pwrite(q->data, zeroes, n, p.host);
-        else if (how == PREALLOC_FALLOC)
-            rc = blk_zero(q->data, p.host, n, false);
-        if (rc)
-            return rc;
-    }
-    return last ? blk_pwrite(q->data, "", 1, align_up(last, q->cluster) - 1) : 0;
-}
-
-static int preallocate(struct blk *file, uint32_t how, uint64_t from, struct err *err)
+static int preallocate(struct blk *file, uint32_t how, struct err *err)
 {
     struct blk *b;
     struct qcow2 *q;
@@ -244,9 +239,7 @@ static int preallocate(struct blk *file, uint32_t how, uint64_t from, struct err
     pthread_mutex_lock(&q->lock);
     rc = qcow2_begin(q);
     if (!rc)
-        rc = place_all(q, from >> q->bits, qcow2_clusters(q, q->h.size));
-    if (!rc && q->grains == 1)
-        rc = fill_space(q, how, from);
+        rc = place_all(q, how);
     pthread_mutex_unlock(&q->lock);
     end = qcow2_detach(b);
     rc = rc ? rc : end;
@@ -269,7 +262,7 @@ int qcow2_create(struct blk *file, uint64_t size, const void *opts, struct err *
     if (!rc && c->data_file)
         rc = create_data_file(file, c, c->data_file_raw ? h.size : 0, err);
     if (!rc && prealloc)
-        rc = preallocate(file, prealloc, 0, err);
+        rc = preallocate(file, prealloc, err);
     qcow2_header_fini(&h);
     return rc;
 }

@@ -136,7 +136,8 @@ struct qcow2 {
     uint32_t rt_lo, rt_hi;
     struct qcow2_cache l2, rb;
     struct qcow2_set meta;     /* every cluster that holds metadata; empty unless writable */
-    bool started;              /* the file was prepared for writes */
+    bool started;              /* the file is prepared for writes */
+    bool changed;              /* it was at some time */
     bool unsynced;             /* metadata in memory says more than the file's */
     bool broken;               /* corruption was found: no more writes */
     uint64_t file_end;         /* no byte of the file was written at or beyond */

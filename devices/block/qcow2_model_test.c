@@ -198,7 +198,7 @@ static void random_operations_leave_what_was_written(void **s)
         struct model d;
 
         model_init(&d, &shapes[i]);
-        for (unsigned round = 0; round < 8 * factor(); round++) {
+        for (unsigned round = 0; round < 4 * factor(); round++) {
             unsigned count = 1u << next_random(&seed) % 4;
 
             round_of(&d, count, stripes[next_random(&seed) % (d.sectors > 8192 ? 4 : 3)], 60, &seed);
@@ -214,10 +214,249 @@ static void random_operations_leave_what_was_written(void **s)
     }
 }
 
+/* ---- The power fails. ---- */
+
+enum { CRASH_OPS = 12, HISTORY_MAX = 64 };
+
+/* What a sector may be after the power failed: what it was at the last flush, or what was written since. */
+struct history {
+    uint64_t flushed;
+    uint64_t later[HISTORY_MAX];
+    unsigned n;
+};
+
+struct crash {
+    struct model d;
+    struct history *sectors;
+    size_t flushed_at; /* operations on the file until the guest's last flush was answered */
+};
+
+static void crash_write(struct crash *c, uint64_t first, uint64_t n, uint64_t stamp)
+{
+    for (uint64_t i = first; i < first + n; i++) {
+        struct history *h = &c->sectors[i];
+
+        assert_true(h->n < HISTORY_MAX);
+        h->later[h->n++] = stamp;
+        c->d.stamps[i] = stamp;
+    }
+}
+
+static void crash_flushed(struct crash *c)
+{
+    for (uint64_t i = 0; i < c->d.sectors; i++) {
+        c->sectors[i].flushed = c->d.stamps[i];
+        c->sectors[i].n = 0;
+    }
+    c->flushed_at = c->d.m->nlog;
+}
+
+/* The file when the power fails after `upto` operations: all until the last sync, and of those since each or not, in
+ * any order. */
+static struct mem *crashed_file(const struct mem *from, const struct mem *m, size_t upto, bool lose, uint64_t *rng)
+{
+    struct mem *f = mem_create(0);
+    size_t synced = 0, n = 0, order[1024];
+
+    mem_apply(f, &(struct mem_op){.op = BLK_WRITE, .len = from->size, .data = from->bytes});
+    for (size_t i = 0; i < upto; i++)
+        if (m->log[i].op == BLK_FLUSH)
+            synced = i;
+    for (size_t i = 0; i < upto; i++) {
+        if (!lose || i < synced)
+            mem_apply(f, &m->log[i]);
+        else if (next_random(rng) % 2 && n < array_len(order))
+            order[n++] = i;
+    }
+    for (; n; n--) {
+        size_t pick = next_random(rng) % n;
+
+        mem_apply(f, &m->log[order[pick]]);
+        order[pick] = order[n - 1];
+    }
+    return f;
+}
+
+static void expect_survival(struct crash *c, struct mem *f)
+{
+    cleanup_free uint64_t *buf = malloc(c->d.sectors * SECTOR);
+    struct blk *b;
+
+    rig_check(f, true);
+    b = rig_open(f, c->d.base ? &c->d.base->b : NULL);
+    assert_int_equal(blk_pread(b, buf, c->d.sectors * SECTOR, 0), 0);
+    for (uint64_t i = 0; i < c->d.sectors; i++) {
+        const struct history *h = &c->sectors[i];
+        uint64_t is = stamp_of(buf + i * SECTOR / 8);
+        bool fine = is == h->flushed;
+
+        for (unsigned k = 0; k < h->n && !fine; k++)
+            fine = is == h->later[k];
+        if (!fine)
+            fail_msg("sector %lu is %lx; it was %lx when it was flushed", (unsigned long)i, (unsigned long)is,
+                     (unsigned long)h->flushed);
+    }
+    rig_close(b);
+}
+
+/* True: that was a flush. */
+static bool crash_op(struct crash *c, uint64_t *rng, uint64_t *stamp)
+{
+    struct model *d = &c->d;
+    uint64_t n = 1 + next_random(rng) % RUN_MAX, first = next_random(rng) % (d->sectors - n);
+    unsigned what = next_random(rng) % 8;
+    uint64_t buf[RUN_MAX * SECTOR / 8];
+
+    if (what == 7) {
+        assert_int_equal(blk_flush(d->b), 0);
+    } else if (what == 6 && !d->base) {
+        assert_int_equal(blk_discard(d->b, first * SECTOR, n * SECTOR), 0);
+        for (uint64_t i = first; i < first + n; i++) {
+            assert_int_equal(blk_pread(d->b, buf, SECTOR, i * SECTOR), 0);
+            if (buf[0] != d->stamps[i])
+                crash_write(c, i, 1, buf[0]);
+        }
+    } else if (what >= 5) {
+        crash_write(c, first, n, 0);
+        assert_int_equal(blk_zero(d->b, first * SECTOR, n * SECTOR, true), 0);
+    } else {
+        fill(buf, n, ++*stamp);
+        crash_write(c, first, n, *stamp);
+        assert_int_equal(blk_pwrite(d->b, buf, n * SECTOR, first * SECTOR), 0);
+    }
+    return what == 7;
+}
+
+/* Runs operations; after each the power fails at every point since the one before. */
+static void crash_shape(const struct shape *shape, uint64_t seed)
+{
+    struct mem *from = mem_create(0);
+    uint64_t rng = seed, stamp = 1ull << 32;
+    struct crash c;
+
+    model_init(&c.d, shape);
+    c.sectors = xcalloc(c.d.sectors, sizeof(*c.sectors));
+    crash_flushed(&c);
+    mem_apply(from, &(struct mem_op){.op = BLK_WRITE, .len = c.d.m->size, .data = c.d.m->bytes});
+    c.d.m->keep = true;
+    for (unsigned i = 0; i < CRASH_OPS; i++) {
+        size_t was = c.d.m->nlog;
+        bool flushed = crash_op(&c, &rng, &stamp);
+
+        if (i % 8 == 7) {
+            reopen(&c.d);
+            flushed = true;
+        }
+        for (size_t k = max_u64(was, c.flushed_at); k <= c.d.m->nlog; k++) {
+            struct mem *f = crashed_file(from, c.d.m, k, k % 2, &rng);
+
+            expect_survival(&c, f);
+            mem_destroy(f);
+        }
+        if (flushed)
+            crash_flushed(&c);
+    }
+    free(c.sectors);
+    mem_destroy(from);
+    model_fini(&c.d);
+}
+
+static void power_fails_at_every_point(void **s)
+{
+    (void)s;
+    for (size_t i = 0; i < array_len(shapes); i++)
+        for (unsigned k = 0; k < 2 * factor(); k++) {
+            struct shape small = shapes[i];
+
+            small.size = min_u64(small.size, KiB(256));
+            crash_shape(&small, 0x123456789abcdef + i + k * 1000);
+        }
+}
+
+/* ---- Writes fail. ---- */
+
+enum { FAIL_OPS = 16 };
+
+/* What was acknowledged stays; what was not may or may not be there. */
+static bool failing_op(struct model *d, struct history *sectors, uint64_t *rng, uint64_t *stamp)
+{
+    uint64_t n = 1 + next_random(rng) % RUN_MAX, first = next_random(rng) % (d->sectors - n), now = 0;
+    unsigned what = next_random(rng) % 6;
+    uint64_t buf[RUN_MAX * SECTOR / 8];
+    int rc;
+
+    if (what == 5)
+        return blk_flush(d->b);
+    if (what == 4) {
+        rc = blk_zero(d->b, first * SECTOR, n * SECTOR, true);
+    } else {
+        now = ++*stamp;
+        fill(buf, n, now);
+        rc = blk_pwrite(d->b, buf, n * SECTOR, first * SECTOR);
+    }
+    for (uint64_t i = first; i < first + n; i++) {
+        struct history *h = &sectors[i];
+
+        if (!rc) {
+            h->flushed = now;
+            h->n = 0;
+        } else {
+            assert_true(h->n < HISTORY_MAX);
+            h->later[h->n++] = now;
+        }
+    }
+    return rc;
+}
+
+/* From the `at`-th change of the file on, `times` fail, then the host has room again.  False: there were not so many.
+ */
+static bool fail_run(const struct shape *shape, uint64_t at, uint64_t times, int with)
+{
+    uint64_t rng = 0xfedcba987654321, stamp = 1ull << 32;
+    struct crash c;
+    bool failed = false;
+
+    model_init(&c.d, shape);
+    c.sectors = xcalloc(c.d.sectors, sizeof(*c.sectors));
+    for (uint64_t i = 0; i < c.d.sectors; i++)
+        c.sectors[i].flushed = c.d.stamps[i];
+    c.d.m->changes = 0;
+    c.d.m->fail_at = at;
+    c.d.m->fail_with = with;
+    for (unsigned i = 0; i < FAIL_OPS; i++) {
+        if (failing_op(&c.d, c.sectors, &rng, &stamp))
+            failed = true;
+        if (c.d.m->changes >= at + times)
+            c.d.m->fail_at = 0;
+    }
+    c.d.m->fail_at = 0;
+    assert_int_equal(blk_flush(c.d.b), 0);
+    rig_close(take_ptr(c.d.b));
+    expect_survival(&c, c.d.m);
+    rig_check(c.d.m, false);
+    free(c.sectors);
+    model_fini(&c.d);
+    return failed;
+}
+
+static void writes_fail_at_every_point(void **s)
+{
+    (void)s;
+    for (size_t i = 0; i < array_len(shapes); i++) {
+        struct shape small = shapes[i];
+
+        small.size = min_u64(small.size, KiB(256));
+        for (uint64_t at = 1; fail_run(&small, at, 1 + at % 5, at % 2 ? -ENOSPC : -EIO); at++)
+            ;
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_operations_leave_what_was_written),
+        cmocka_unit_test(power_fails_at_every_point),
+        cmocka_unit_test(writes_fail_at_every_point),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
