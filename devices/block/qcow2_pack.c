@@ -10,7 +10,9 @@
 #include "vmm/base/cleanup.h"
 
 enum {
-    WINDOW_BITS = 12,     /* of deflate: what other readers have room for */
+    WINDOW_BITS = 12, /* of deflate: what other readers have room for */
+    ZLIB_LEVEL = 4,   /* this and the next: half again as fast as the default, for one percent of size */
+    ZSTD_LEVEL = 2,
     WINDOW_BITS_MAX = 15, /* of inflate: whatever is there */
     ZSTD_WINDOW_MAX = 23, /* the same: 8 MiB */
 };
@@ -35,7 +37,7 @@ static ssize_t deflate_all(const uint8_t *src, size_t n, uint8_t *dst, size_t ro
     z_stream z = {.next_in = src, .avail_in = (uInt)n, .next_out = dst, .avail_out = (uInt)room};
     int rc;
 
-    if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -WINDOW_BITS, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+    if (deflateInit2(&z, ZLIB_LEVEL, Z_DEFLATED, -WINDOW_BITS, 9, Z_DEFAULT_STRATEGY) != Z_OK)
         return -ENOMEM;
     rc = deflate(&z, Z_FINISH);
     deflateEnd(&z);
@@ -67,7 +69,7 @@ static int unzstd_all(const uint8_t *src, size_t n, uint8_t *dst, size_t size)
 
 static ssize_t zstd_all(const uint8_t *src, size_t n, uint8_t *dst, size_t room)
 {
-    size_t got = ZSTD_compress(dst, room, src, n, ZSTD_CLEVEL_DEFAULT);
+    size_t got = ZSTD_compress(dst, room, src, n, ZSTD_LEVEL);
 
     return ZSTD_isError(got) ? -ENOSPC : (ssize_t)got;
 }
