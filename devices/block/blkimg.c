@@ -297,7 +297,7 @@ int blkimg_init(struct blkimg *im, const struct blkimg_ops *ops, const struct bl
         return 0;
     return err_set(err, EROFS,
                    "%s: %s images are only read; open it with ro, convert it to qcow2, or base a new qcow2 image on it",
-                   im->b.name, im->b.drv->summary);
+                   im->b.name, im->b.drv->name);
 }
 
 void blkimg_close(struct blk *b)
@@ -352,7 +352,7 @@ int blkimg_may_make(struct blk *file, struct err *err)
 
     if (!rc && !S_ISBLK(st.st_mode))
         return 0;
-    return err_set(err, rc ? -rc : ENOTSUP, "%s: %s", file->name,
+    return err_set(err, rc ? -rc : ENOTSUP, "%s",
                    rc ? strerror(-rc)
                       : "such an image is made in a file, not in a device; write a raw or qcow2 one there");
 }

@@ -76,7 +76,7 @@ struct blk_driver {
     json_t *(*info)(struct blk *b);
     uint32_t (*cluster)(struct blk *b); /* bytes that are allocated at a time */
     /* Writes an empty image of `size` bytes into `file`, which is empty, writable and grows.  `opts` is a struct of
-     * create_size that create_opts describes. */
+     * create_size that create_opts describes.  Messages leave the image's name to the caller. */
     int (*create)(struct blk *file, uint64_t size, const void *opts, struct err *err);
     const struct opt *create_opts;
     size_t create_size;

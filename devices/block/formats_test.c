@@ -239,7 +239,8 @@ static void disks_of_these_formats_are_read_only(void **s)
     (void)s;
     for (unsigned i = 0; i < FMT_MADE; i++) {
         blk_close(fmt_make(&fmt_made[i], MiB(3)));
-        fmt_refused(fmt_made[i].path, &(struct blk_open_opts){0}, "convert it to qcow2");
+        fmt_refused(fmt_made[i].path, &(struct blk_open_opts){0},
+                    " images are only read; open it with ro, convert it to qcow2");
         fmt_run_ok("rm %s", fmt_made[i].path);
     }
 }

@@ -197,8 +197,7 @@ static int vdi_create(struct blk *file, uint64_t size, const void *opts, struct 
     if (rc)
         return rc;
     if (!size || nblocks > BLOCKS_MAX)
-        return err_set(err, EFBIG, "%s: a VDI image holds 1 byte to 1023 TiB, not %llu bytes", file->name,
-                       (unsigned long long)size);
+        return err_set(err, EFBIG, "a VDI image holds 1 byte to 1023 TiB, not %llu bytes", (unsigned long long)size);
     data = align_up(HEADER + nblocks * 4, BLOCK_MADE);
     put_le32(h + AT_MAGIC, (uint32_t)MAGIC);
     put_le32(h + AT_VERSION, VERSION_1_1);
@@ -218,7 +217,7 @@ static int vdi_create(struct blk *file, uint64_t size, const void *opts, struct 
         rc = write_map(file, HEADER, (uint32_t)nblocks, c->fixed);
     if (!rc)
         rc = blk_pwrite(file, &zero, 1, data + (c->fixed ? nblocks * BLOCK_MADE : 0) - 1);
-    return rc ? err_set(err, -rc, "write %s: %s", file->name, strerror(-rc)) : 0;
+    return rc ? err_set(err, -rc, "write: %s", strerror(-rc)) : 0;
 }
 
 static const char *const vdi_endings[] = {"vdi", NULL};

@@ -431,12 +431,11 @@ static int vhd_create(struct blk *file, uint64_t size, const void *opts, struct 
     if (!c->exact)
         return err_set(err, EINVAL, "force_size=off: bothy makes VHD images only of the size asked for; leave it out");
     if (!size || size > SIZE_MAX_BYTES)
-        return err_set(err, EFBIG, "%s: a VHD image holds 512 bytes to 2040 GiB, not %" PRIu64 " bytes", file->name,
-                       size);
+        return err_set(err, EFBIG, "a VHD image holds 512 bytes to 2040 GiB, not %" PRIu64 " bytes", size);
     size = align_up(size, SECTOR);
     make_footer(footer, size, c->subformat == FIXED);
     rc = c->subformat == FIXED ? blk_pwrite(file, footer, FOOTER, size) : write_dynamic(file, size, footer);
-    return rc ? err_set(err, -rc, "write %s: %s", file->name, strerror(-rc)) : 0;
+    return rc ? err_set(err, -rc, "write: %s", strerror(-rc)) : 0;
 }
 
 static const char *const vhd_endings[] = {"vhd", "vpc", NULL};

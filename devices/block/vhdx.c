@@ -469,8 +469,7 @@ static int vhdx_create(struct blk *file, uint64_t size, const void *opts, struct
     if (!is_pow2(block) || block < MIB)
         return err_set(err, EINVAL, "block_size: %u is no power of two from 1M to 256M", block);
     if (!size || size > (uint64_t)64 << 40)
-        return err_set(err, EFBIG, "%s: a VHDX image holds 512 bytes to 64 TiB, not %" PRIu64 " bytes", file->name,
-                       size);
+        return err_set(err, EFBIG, "a VHDX image holds 512 bytes to 64 TiB, not %" PRIu64 " bytes", size);
     size = align_up(size, SECTOR);
     ratio = ((uint64_t)SECTOR << 23) / block;
     nblocks = (size + block - 1) / block;
@@ -491,7 +490,7 @@ static int vhdx_create(struct blk *file, uint64_t size, const void *opts, struct
         rc = write_bat(file, nblocks, block, data);
     if (!rc)
         rc = blk_pwrite(file, &zero, 1, data + (fixed ? nblocks * block : 0) - 1);
-    return rc ? err_set(err, -rc, "write %s: %s", file->name, strerror(-rc)) : 0;
+    return rc ? err_set(err, -rc, "write: %s", strerror(-rc)) : 0;
 }
 
 static const char *const vhdx_endings[] = {"vhdx", NULL};

@@ -258,8 +258,7 @@ int vmdk_create(struct blk *file, uint64_t size, const void *opts, struct err *e
     if (rc)
         return rc;
     if (!size || size > (uint64_t)2 << 40)
-        return err_set(err, EFBIG, "%s: a VMDK image of one file holds 512 bytes to 2 TiB, not %" PRIu64 " bytes",
-                       file->name, size);
+        return err_set(err, EFBIG, "a VMDK image of one file holds 512 bytes to 2 TiB, not %" PRIu64 " bytes", size);
     size = align_up(size, VMDK_SECTOR);
     l = layout_of(size);
     rc = write_header(file, size, &l, c->subformat == STREAM);
@@ -271,5 +270,5 @@ int vmdk_create(struct blk *file, uint64_t size, const void *opts, struct err *e
         rc = write_directory(file, l.directory, l.ntables);
     if (!rc)
         rc = blk_pwrite(file, &zero, 1, l.grains - 1);
-    return rc ? err_set(err, -rc, "write %s: %s", file->name, strerror(-rc)) : 0;
+    return rc ? err_set(err, -rc, "write: %s", strerror(-rc)) : 0;
 }
