@@ -274,7 +274,13 @@ int blkimg_status(struct blk *b, uint64_t off, uint64_t len, struct blk_status *
     if (rc)
         return rc;
     *ret = (struct blk_status){.place = at.place, .len = at.len};
-    if (at.place == BLK_AT) {
+    /* Past the end there is no hole but damage. */
+    if (at.place == BLK_AT && at.fixed && at.file->drv->status && blkimg_fits(im, at.file, at.off, at.len)) {
+        rc = at.file->drv->status(at.file, at.off, at.len, ret);
+        if (rc)
+            return rc;
+    }
+    if (ret->place == BLK_AT) {
         ret->compressed = at.compressed;
         ret->has_off = !at.compressed && at.file == b->file;
         ret->off = ret->has_off ? at.off : 0;

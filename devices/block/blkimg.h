@@ -19,6 +19,7 @@ struct blkimg_at { /* where a part of the disk lies */
     uint64_t off;     /* BLK_AT: there */
     uint64_t len;     /* how far this holds, at least 1; comes as what was asked for, is shortened to what is known */
     bool compressed;  /* BLK_AT: not byte by byte, read() has it */
+    bool fixed;       /* BLK_AT: there since the image was made, so that the file may have holes there */
 };
 
 struct blkimg_ops {

@@ -234,6 +234,27 @@ static void guests_read_past_the_workers(void **s)
 
 /* ---- Refusals. ---- */
 
+static void holes_in_fixed_images_are_zeroes(void **s)
+{
+    (void)s;
+    for (unsigned i = 0; i < FMT_MADE; i++) {
+        struct blk *b = fmt_make(&fmt_made[i], MiB(24));
+        struct blk_status st;
+
+        assert_int_equal(blk_pwrite(b, fmt_disk, 4096, MiB(9)), 0);
+        assert_int_equal(blk_flush(b), 0);
+        blk_close(b);
+        b = fmt_open(fmt_made[i].path, &fmt_reading);
+        assert_int_equal(b->drv->status(b, MiB(2), MiB(20), &st), 0);
+        assert_true(st.place == BLK_ZEROES || st.place == BLK_BACKING);
+        assert_in_range(st.len, MiB(4), MiB(7));
+        assert_int_equal(b->drv->status(b, MiB(9), MiB(15), &st), 0);
+        assert_int_equal(st.place, BLK_AT);
+        blk_close(b);
+        fmt_run_ok("rm %s", fmt_made[i].path);
+    }
+}
+
 static void disks_of_these_formats_are_read_only(void **s)
 {
     (void)s;
@@ -256,6 +277,7 @@ int main(void)
         cmocka_unit_test(parts_of_blocks_are_merged),
         cmocka_unit_test(threads_read_at_once),
         cmocka_unit_test(guests_read_past_the_workers),
+        cmocka_unit_test(holes_in_fixed_images_are_zeroes),
         cmocka_unit_test(disks_of_these_formats_are_read_only),
     };
 

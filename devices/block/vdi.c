@@ -74,6 +74,7 @@ static int vdi_find(struct blkimg *im, uint64_t off, bool wait, struct blkimg_at
         return rc;
     at->len = min_u64(at->len, v->block - in);
     at->place = n == ENTRY_FREE || n == ENTRY_ZERO ? BLK_ZEROES : BLK_AT;
+    at->fixed = v->type == TYPE_STATIC;
     at->file = im->b.file;
     at->off = v->data + (uint64_t)n * v->block + in;
     return 0;

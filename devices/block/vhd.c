@@ -129,6 +129,7 @@ static int find_fixed(struct blkimg *im, uint64_t off, bool wait, struct blkimg_
 {
     (void)wait;
     at->place = BLK_AT;
+    at->fixed = true;
     at->file = im->b.file;
     at->off = off;
     return 0;

@@ -127,6 +127,7 @@ static int vhdx_find(struct blkimg *im, uint64_t off, bool wait, struct blkimg_a
         return rc;
     entry = get_le64(raw);
     at->len = min_u64(at->len, v->block - in);
+    at->fixed = v->fixed;
     at->file = im->b.file;
     at->off = (entry >> 20 << 20) + in;
     if ((entry & STATE_MASK) <= BLOCK_UNMAPPED_MAX)

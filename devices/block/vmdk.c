@@ -105,6 +105,7 @@ static int vmdk_find(struct blkimg *im, uint64_t off, bool wait, struct blkimg_a
         return 0;
     case VMDK_FLAT:
         at->place = BLK_AT;
+        at->fixed = true;
         at->off = e->off + in;
         return 0;
     case VMDK_SPARSE:
