@@ -102,6 +102,7 @@ struct img_target {
     int old;         /* what has the name now, locked; -1: nothing */
     pthread_t guard; /* removes `temp` when a signal ends us */
     bool guarded, whole;
+    atomic_bool ending; /* the signal is ours: the guard just returns */
 };
 
 /* Makes the empty image.  img_target_fini() is due also after failure. */

@@ -147,7 +147,7 @@ static void *guard(void *arg)
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGHUP);
-    if (!sigwait(&set, &sig)) {
+    if (!sigwait(&set, &sig) && !atomic_load(&t->ending)) {
         unlink(t->temp);
         _exit(EXIT_INTERRUPTED);
     }
@@ -232,7 +232,8 @@ int img_target_done(struct img_target *t, struct err *err)
 void img_target_fini(struct img_target *t)
 {
     if (t->guarded) {
-        pthread_cancel(t->guard);
+        atomic_store(&t->ending, true);
+        pthread_kill(t->guard, SIGHUP);
         pthread_join(t->guard, NULL);
     }
     if (t->temp && !t->whole)
