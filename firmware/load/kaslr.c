@@ -54,34 +54,40 @@ int reloc_table_parse(const uint8_t *p, size_t n, struct reloc_table *ret)
     return 0;
 }
 
-static void add32(struct gspan s, uint32_t off, uint32_t v)
+static void add(uint8_t *word, size_t width, uint64_t v)
 {
-    uint8_t word[4];
-
-    gspan_get(s, off, word, sizeof(word));
-    put_le32(word, get_le32(word) + v);
-    gspan_put(s, off, word, sizeof(word));
+    if (width == 8)
+        put_le64(word, get_le64(word) + v);
+    else
+        put_le32(word, get_le32(word) + (uint32_t)v);
 }
 
-static void add64(struct gspan s, uint32_t off, uint64_t v)
+/* A window's worth at a time: there are hundreds of thousands, most of them close together. */
+static const uint32_t *relocate(struct gspan s, const uint32_t *r, uint32_t n, enum reloc_kind kind, uint64_t v)
 {
-    uint8_t word[8];
+    const uint32_t *end = r + n;
+    size_t width = reloc_width(kind);
+    uint8_t window[KERNEL_PAGE];
 
-    gspan_get(s, off, word, sizeof(word));
-    put_le64(word, get_le64(word) + v);
-    gspan_put(s, off, word, sizeof(word));
+    while (r < end) {
+        size_t at = *r, len = min_u64(sizeof(window), s.len - at), used = 0;
+
+        gspan_get(s, at, window, len);
+        /* An offset that does not ascend, in a damaged file, is far off and begins the next window. */
+        for (; r < end && *r - at <= len - width; used = max_u64(used, *r++ - at + width))
+            add(window + (*r - at), width, v);
+        gspan_put(s, at, window, used);
+    }
+    return end;
 }
 
 void kaslr_relocate(const struct kernel *k, struct gspan s, uint64_t virt)
 {
     const uint32_t *r = k->relocs;
 
-    for (uint32_t i = 0; i < k->nrelocs[RELOC_32]; i++)
-        add32(s, *r++, (uint32_t)virt);
-    for (uint32_t i = 0; i < k->nrelocs[RELOC_INVERSE32]; i++)
-        add32(s, *r++, 0 - (uint32_t)virt);
-    for (uint32_t i = 0; i < k->nrelocs[RELOC_64]; i++)
-        add64(s, *r++, virt);
+    r = relocate(s, r, k->nrelocs[RELOC_32], RELOC_32, virt);
+    r = relocate(s, r, k->nrelocs[RELOC_INVERSE32], RELOC_INVERSE32, 0 - virt);
+    relocate(s, r, k->nrelocs[RELOC_64], RELOC_64, virt);
 }
 
 /* A number below `n`; the bias of the remainder is below 2^-40 for what is asked here. */

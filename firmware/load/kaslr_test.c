@@ -153,6 +153,39 @@ static void largest_kernel_has_one_virtual_place(void **s)
     assert_int_equal(virt, 0);
 }
 
+/* Close together, over the edges of pages, far apart, to the last byte; and not ascending, as a damaged file has them.
+ */
+static void each_relocation_is_applied_once(void **s)
+{
+    enum { SIZE = 64 << 10, VIRT = 0x600000 };
+    static const uint32_t relocs[] = {0, 4, 4094, 4098, 8188, 40000, 65532, 20000, 19992, 200, 12284, 65528 - 8};
+    struct kernel k = kernel_of(SIZE, 8); /* the first 8; then one of the inverse ones, then three of 64 bits */
+    struct gmem *mem;
+    struct gspan span;
+    uint8_t word[8];
+
+    (void)s;
+    k.nrelocs[RELOC_INVERSE32] = 1;
+    k.nrelocs[RELOC_64] = 3;
+    k.relocs = relocs;
+    assert_int_equal(gmem_create(SIZE, GMEM_ANON, 0, &mem, NULL), 0);
+    assert_int_equal(gmem_span(mem, 0, SIZE, KERNEL_PAGE, GMEM_WRITE, &span), 0);
+    kaslr_relocate(&k, span, VIRT);
+    for (unsigned i = 0; i < array_len(relocs); i++) {
+        gspan_get(span, relocs[i], word, i < 9 ? 4 : 8);
+        if (i < 9)
+            assert_int_equal(get_le32(word), i < 8 ? (uint32_t)VIRT : (uint32_t)-VIRT);
+        else
+            assert_int_equal(get_le64(word), VIRT);
+        gspan_put(span, relocs[i], "\0\0\0\0\0\0\0", i < 9 ? 4 : 8);
+    }
+    for (unsigned at = 0; at < SIZE; at += 8) { /* nothing else has changed */
+        gspan_get(span, at, word, 8);
+        assert_int_equal(get_le64(word), 0);
+    }
+    gmem_destroy(mem);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +199,7 @@ int main(void)
         cmocka_unit_test(kernel_without_relocations_keeps_its_virtual_address),
         cmocka_unit_test(kernel_that_cannot_move_stays),
         cmocka_unit_test(largest_kernel_has_one_virtual_place),
+        cmocka_unit_test(each_relocation_is_applied_once),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
