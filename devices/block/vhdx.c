@@ -119,7 +119,7 @@ static uint64_t entry_off(const struct vhdx *v, uint64_t off)
 static int vhdx_find(struct blkimg *im, uint64_t off, bool wait, struct blkimg_at *at)
 {
     struct vhdx *v = vhdx_of(im);
-    uint64_t in = off % v->block, entry;
+    uint64_t in = off % v->block, entry, place;
     uint8_t raw[8];
     int rc = blkimg_get(im, im->b.file, entry_off(v, off), raw, sizeof(raw), wait);
 
@@ -129,10 +129,11 @@ static int vhdx_find(struct blkimg *im, uint64_t off, bool wait, struct blkimg_a
     at->len = min_u64(at->len, v->block - in);
     at->fixed = v->fixed;
     at->file = im->b.file;
-    at->off = (entry >> 20 << 20) + in;
+    place = entry >> 20 << 20; /* 44 bits of MiB */
+    at->off = place + in;
     if ((entry & STATE_MASK) <= BLOCK_UNMAPPED_MAX)
         at->place = BLK_ZEROES;
-    else if ((entry & STATE_MASK) == BLOCK_PRESENT && at->off < (uint64_t)INT64_MAX - v->block)
+    else if ((entry & STATE_MASK) == BLOCK_PRESENT && place <= (uint64_t)INT64_MAX - v->block)
         at->place = BLK_AT;
     else
         return -EIO;
