@@ -249,9 +249,11 @@ alike info --output=json m.qcow2
 judge bitmap --merge two m.qcow2 one
 alike measure --output=json -O qcow2 m.qcow2
 ok convert --bitmaps m.qcow2 n.qcow2
+judge check n.qcow2
 alike info --output=json n.qcow2
 ok bitmap --clear --disable m.qcow2 one
 ok bitmap --remove m.qcow2 two
+judge check m.qcow2
 [[ $("$bothy" img info m.qcow2) != *two* ]] || fail "the bitmap is still there"
 says 1 "what is to be done" bitmap m.qcow2 one
 says 1 "only qcow2 images" bitmap --add a.raw one
