@@ -451,12 +451,144 @@ static void writes_fail_at_every_point(void **s)
     }
 }
 
+/* ---- By the asynchronous road, while threads go the blocking one. ---- */
+
+enum { SLOTS = 6, LANE_THREADS = 2, LANE_OPS = 400 };
+
+struct slot { /* one request after the other */
+    struct blk_req r;
+    struct worker w;
+    struct iovec iov;
+    uint64_t first, n, stamp, buf[RUN_MAX * SECTOR / 8];
+};
+
+static void slot_done(struct blk_req *r, int ret);
+
+static void slot_start(struct slot *o)
+{
+    static const enum blk_op ops[] = {BLK_WRITE, BLK_WRITE, BLK_READ, BLK_READ, BLK_ZERO, BLK_FLUSH};
+    struct worker *w = &o->w;
+    enum blk_op op = ops[next_random(&w->rng) % array_len(ops)];
+
+    o->n = 1 + next_random(&w->rng) % min_u64(w->stripe, RUN_MAX);
+    o->first = next_random(&w->rng) % (w->model->sectors / w->stripe / w->count) * w->count + w->index;
+    o->first = o->first * w->stripe + next_random(&w->rng) % (w->stripe - o->n + 1);
+    o->stamp = op == BLK_WRITE ? (w->stamp += THREADS_MAX) : 0;
+    fill(o->buf, o->n, o->stamp);
+    o->iov = (struct iovec){o->buf, o->n * SECTOR};
+    o->r = (struct blk_req){.io = {.op = op, .unmap = true, .iov = &o->iov, .niov = 1}, .done = slot_done};
+    if (op != BLK_FLUSH) {
+        o->r.io.off = o->first * SECTOR;
+        o->r.io.len = o->n * SECTOR;
+    }
+    blk_submit(w->model->b, &o->r);
+}
+
+static void slot_done(struct blk_req *r, int ret)
+{
+    struct slot *o = container_of(r, struct slot, r);
+    uint64_t *stamps = o->w.model->stamps + o->first;
+
+    assert_int_equal(ret, 0);
+    for (uint64_t i = 0; i < o->n; i++)
+        if (r->io.op == BLK_READ)
+            assert_int_equal(stamp_of(o->buf + i * SECTOR / 8), stamps[i]);
+        else if (r->io.op != BLK_FLUSH)
+            stamps[i] = o->stamp;
+    if (o->w.ops-- > 1)
+        slot_start(o);
+    blk_kick(o->w.model->b);
+}
+
+static void lane_and_threads(struct model *d, struct lane *lane, unsigned stripe, uint64_t *seed)
+{
+    static struct slot slots[SLOTS];
+    struct worker w[THREADS_MAX];
+
+    for (unsigned i = 0; i < THREADS_MAX; i++) {
+        w[i] = (struct worker){.model = d,
+                               .rng = next_random(seed),
+                               .stamp = (next_random(seed) & ~(uint64_t)(THREADS_MAX - 1) & INT64_MAX) + i,
+                               .index = i,
+                               .count = THREADS_MAX,
+                               .stripe = stripe,
+                               .ops = LANE_OPS};
+        if (i < LANE_THREADS)
+            assert_int_equal(pthread_create(&w[i].thread, NULL, work, &w[i]), 0);
+        else
+            slots[i - LANE_THREADS].w = w[i];
+    }
+    for (unsigned i = 0; i < SLOTS; i++)
+        slot_start(&slots[i]);
+    blk_kick(d->b);
+    lane_drain(lane);
+    for (unsigned i = 0; i < LANE_THREADS; i++) {
+        void *ret;
+
+        pthread_join(w[i].thread, &ret);
+        assert_int_equal((long)ret, 0);
+    }
+    compare(d);
+}
+
+static void lane_and_threads_share_an_image(void **s)
+{
+    static const char *const options[] = {"cluster_size=4K", "", "extended_l2=on,cluster_size=16K"};
+    char dir[] = "/tmp/qcow2-test-XXXXXX", path[64];
+    uint64_t seed = 0x1357924680abcdef;
+
+    (void)s;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/disk.qcow2", dir);
+    for (size_t i = 0; i < array_len(options); i++) {
+        struct mem *m = mem_create(0);
+        struct model d = {.sectors = MiB(4) / SECTOR};
+        const struct blk_open_opts o = {0};
+        struct err err = {0};
+        struct loop *loop;
+        struct lane lane;
+        FILE *f;
+
+        rig_create(m, MiB(4), options[i]);
+        f = fopen(path, "w");
+        assert_non_null(f);
+        assert_int_equal(fwrite(m->bytes, 1, m->size, f), m->size);
+        fclose(f);
+        d.stamps = xcalloc(d.sectors, 8);
+        if (loop_create("test", &loop, &err))
+            fail_msg("%s", err.msg);
+        lane_init(&lane, loop);
+        lane_lock(&lane);
+        if (blk_open(path, &o, &lane, NULL, &d.b, &err))
+            fail_msg("%s", err.msg);
+        for (unsigned stripe = 1; stripe <= 64; stripe *= 8)
+            lane_and_threads(&d, &lane, stripe, &seed);
+        blk_close(d.b);
+        lane_unlock(&lane);
+        lane_fini(&lane);
+        loop_destroy(loop);
+        if (blk_open(path, &o, NULL, NULL, &d.b, &err))
+            fail_msg("%s", err.msg);
+        compare(&d);
+        blk_close(d.b);
+        f = fopen(path, "r");
+        m->size = fread(m->bytes = realloc(m->bytes, MiB(16)), 1, MiB(16), f);
+        fclose(f);
+        rig_check(m, false);
+        free(d.stamps);
+        mem_destroy(m);
+    }
+    unlink(path);
+    rmdir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_operations_leave_what_was_written),
         cmocka_unit_test(power_fails_at_every_point),
         cmocka_unit_test(writes_fail_at_every_point),
+        cmocka_unit_test(lane_and_threads_share_an_image),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
