@@ -74,7 +74,6 @@ static void count_data(struct qcow2_check *c, const struct qcow2_slice *s, uint3
     struct qcow2 *q = c->q;
     const uint8_t *p = s->data + i * q->entry;
     uint64_t desc = get_be64(p), host = desc & QCOW2_OFF_MASK, off, len;
-    bool broken = q->broken;
     struct qcow2_cl cl;
 
     if (desc & QCOW2_PACKED && q->data == q->b.file) {
@@ -88,14 +87,11 @@ static void count_data(struct qcow2_check *c, const struct qcow2_slice *s, uint3
             corrupt(c, "L2 entry %#" PRIx64 " of a compressed cluster is marked as not shared", desc);
         return;
     }
-    q->broken = true; /* decode() is to say nothing */
-    if (qcow2_decode(q, s, i, &cl)) {
-        q->broken = broken;
+    if (!qcow2_parse(q, s, i, &cl)) {
         corrupt(c, "entry %u of the L2 table at %#" PRIx64 " is %#" PRIx64 ", which means nothing",
                 (unsigned)((s->off & (q->cluster - 1)) / q->entry + i), align_down(s->off, q->cluster), desc);
         return;
     }
-    q->broken = broken;
     if (!cl.has_host || q->data != q->b.file) {
         c->found->allocated += active && cl.has_host;
         return;
@@ -277,7 +273,7 @@ static void check_flags(struct qcow2_check *c, bool fix)
         c->found->failures++;
     c->found->corruptions += wrong;
     c->found->corruptions_fixed += fix ? wrong : 0;
-    if (wrong)
+    if (wrong && c->told < TOLD)
         log_msg(LOG_WARN, "%s: %" PRIu64 " table entries are marked as shared, or not, against their refcounts",
                 q->b.name, wrong);
 }
@@ -326,6 +322,8 @@ int qcow2_check(struct blk *b, enum blk_fix fix, struct blk_check *ret, struct e
     int rc;
 
     *ret = (struct blk_check){0};
+    if (fix == BLK_FIX_ALL && q->h.incompat & QCOW2_IN_DIRTY)
+        c.told = TOLD; /* it says so itself */
     if (fix != BLK_FIX_NONE && (!q->writable || q->broken))
         return err_set(err, EROFS, "%s cannot be mended: it is open for reading only", b->name);
     if (q->snapshot)

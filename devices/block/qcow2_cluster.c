@@ -32,7 +32,7 @@ static bool valid(const struct qcow2 *q, const struct qcow2_cl *cl)
     return !(cl->alloc & cl->zero) && (!cl->alloc || cl->has_host);
 }
 
-int qcow2_decode(struct qcow2 *q, const struct qcow2_slice *s, uint32_t i, struct qcow2_cl *ret)
+bool qcow2_parse(const struct qcow2 *q, const struct qcow2_slice *s, uint32_t i, struct qcow2_cl *ret)
 {
     const uint8_t *p = s->data + i * q->entry;
     uint64_t desc = get_be64(p);
@@ -50,12 +50,17 @@ int qcow2_decode(struct qcow2 *q, const struct qcow2_slice *s, uint32_t i, struc
             cl.alloc = cl.has_host && !cl.zero;
         }
     }
-    if (!valid(q, &cl))
-        return qcow2_corrupt(q, "entry %u of the L2 table at %#llx is %#llx, which means nothing",
-                             (unsigned)((s->off & (q->cluster - 1)) / q->entry + i),
-                             (ull)align_down(s->off, q->cluster), (ull)desc);
     *ret = cl;
-    return 0;
+    return valid(q, &cl);
+}
+
+int qcow2_decode(struct qcow2 *q, const struct qcow2_slice *s, uint32_t i, struct qcow2_cl *ret)
+{
+    if (qcow2_parse(q, s, i, ret))
+        return 0;
+    return qcow2_corrupt(q, "entry %u of the L2 table at %#llx is %#llx, which means nothing",
+                         (unsigned)((s->off & (q->cluster - 1)) / q->entry + i), (ull)align_down(s->off, q->cluster),
+                         (ull)ret->desc);
 }
 
 void qcow2_encode(struct qcow2 *q, struct qcow2_slice *s, uint32_t i, const struct qcow2_cl *cl)

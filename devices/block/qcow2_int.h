@@ -282,6 +282,8 @@ int qcow2_lookup(struct qcow2 *q, uint64_t off, uint64_t len, bool cached, struc
 /* The L2 table of guest cluster `g`, in a state to be written: allocated, not shared.  *ret: where its slice for `g` is
  * in the file; *i: the entry's index there. */
 int qcow2_l2_own(struct qcow2 *q, uint64_t g, uint64_t *ret, uint32_t *i) must_check;
+/* The i-th entry of a slice; false: it means nothing.  decode() takes that for corruption. */
+bool qcow2_parse(const struct qcow2 *q, const struct qcow2_slice *s, uint32_t i, struct qcow2_cl *ret);
 int qcow2_decode(struct qcow2 *q, const struct qcow2_slice *s, uint32_t i, struct qcow2_cl *ret) must_check;
 void qcow2_encode(struct qcow2 *q, struct qcow2_slice *s, uint32_t i, const struct qcow2_cl *cl);
 uint32_t qcow2_per_slice(const struct qcow2 *q);
