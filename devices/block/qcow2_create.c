@@ -366,18 +366,6 @@ static int drop_tables(struct qcow2 *q, uint64_t size)
     return qcow2_commit(q);
 }
 
-/* Gives back the clusters from `cut` on, without hiding what a backing file has there. */
-static int drop_clusters(struct qcow2 *q, uint64_t cut)
-{
-    char *backing = q->h.backing;
-    int rc;
-
-    q->h.backing = NULL;
-    rc = cut < q->h.size ? qcow2_discard(q, cut, q->h.size - cut) : 0;
-    q->h.backing = backing;
-    return rc;
-}
-
 /* Below `size` and above it in the same cluster must be zeroes before the disk may grow over them. */
 static int shrink(struct qcow2 *q, uint64_t size)
 {
@@ -386,8 +374,8 @@ static int shrink(struct qcow2 *q, uint64_t size)
 
     if (size < min_u64(cut, old))
         rc = blk_zero(&q->b, size, min_u64(cut, old) - size, false);
-    if (!rc)
-        rc = drop_clusters(q, cut);
+    if (!rc && cut < old)
+        rc = qcow2_drop(q, cut, old - cut);
     if (rc)
         return rc;
     pthread_mutex_lock(&q->lock);
@@ -444,7 +432,7 @@ int qcow2_resize(struct blk *b, uint64_t size, struct err *err)
 int qcow2_empty(struct blk *b, struct err *err)
 {
     struct qcow2 *q = qcow2_of(b);
-    int rc = drop_clusters(q, 0);
+    int rc = q->h.size ? qcow2_drop(q, 0, q->h.size) : 0;
 
     pthread_mutex_lock(&q->lock);
     if (!rc)

@@ -296,6 +296,8 @@ int qcow2_read(struct qcow2 *q, const struct blk_io *io) must_check;
 int qcow2_write(struct qcow2 *q, const struct blk_io *io) must_check;
 int qcow2_zero(struct qcow2 *q, const struct blk_io *io) must_check;
 int qcow2_discard(struct qcow2 *q, uint64_t off, uint64_t len) must_check;
+/* The same, but what is below shows through. */
+int qcow2_drop(struct qcow2 *q, uint64_t off, uint64_t len) must_check;
 
 /* With the lock: clusters that are being written anew, which others wait for. */
 void qcow2_flight_wait(struct qcow2 *q, uint64_t first, uint64_t n);

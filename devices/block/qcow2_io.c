@@ -408,14 +408,25 @@ static int write_zeroes(struct qcow2 *q, uint64_t off, uint64_t len)
     return 0;
 }
 
-enum wipe { WIPE_KEEP, WIPE_UNMAP, WIPE_DISCARD };
+enum wipe {
+    WIPE_KEEP,    /* zeroes; what is allocated stays so */
+    WIPE_UNMAP,   /* zeroes */
+    WIPE_DISCARD, /* zeroes where something below would show through */
+    WIPE_DROP,    /* what is below shows through */
+};
+
+/* Is there something below?  The header says so; or it does not, of a node that was put above another one. */
+static bool based(const struct qcow2 *q)
+{
+    return q->h.backing || q->b.backing;
+}
 
 /* The entry after its bytes [from, to) were wiped.  False: this cannot be said by an entry. */
 static bool wiped(const struct qcow2 *q, const struct qcow2_cl *old, uint64_t from, uint64_t to, enum wipe how,
                   struct qcow2_cl *ret)
 {
     uint32_t mask = grain_mask(q, from, to), all = grain_mask(q, 0, q->cluster);
-    bool base = q->h.backing, nothing = !keeps_data(old) && !old->zero && !old->has_host;
+    bool base = based(q) && how != WIPE_DROP, nothing = !keeps_data(old) && !old->zero && !old->has_host;
     struct qcow2_cl cl = *old;
 
     if (nothing && !base) {
@@ -428,7 +439,8 @@ static bool wiped(const struct qcow2 *q, const struct qcow2_cl *old, uint64_t fr
         cl.alloc &= ~mask;
         cl.zero |= mask;
     } else {
-        cl = (struct qcow2_cl){.zero = base || how != WIPE_DISCARD || old->zero == all ? all : 0};
+        cl = (struct qcow2_cl){.zero =
+                                   base || how < WIPE_DISCARD || (how == WIPE_DISCARD && old->zero == all) ? all : 0};
         if (how == WIPE_KEEP && old->has_host && old->copied && !old->packed) {
             cl.host = old->host;
             cl.has_host = cl.copied = true;
@@ -473,20 +485,18 @@ static int wipe_slice(struct qcow2 *q, uint64_t off, uint64_t len, enum wipe how
 /* Whole grains. */
 static int wipe(struct qcow2 *q, uint64_t off, uint64_t len, enum wipe how)
 {
-    uint64_t per_slice = (uint64_t)qcow2_per_slice(q) << q->bits;
+    uint64_t per_slice = (uint64_t)qcow2_per_slice(q) << q->bits, per_table = (uint64_t)q->per_l2 << q->bits;
 
-    for (uint64_t done = 0; len; off += done, len -= done) {
+    for (uint64_t done; len; off += done, len -= done) {
         uint64_t n = min_u64(len, per_slice - off % per_slice);
-        struct qcow2_place p;
         int rc;
 
+        done = 0;
         pthread_mutex_lock(&q->lock);
         qcow2_flight_wait(q, off >> q->bits, qcow2_clusters(q, (off & (q->cluster - 1)) + n));
         rc = qcow2_begin(q);
-        if (!rc)
-            rc = qcow2_lookup(q, off, len, false, &p);
-        if (!rc && p.kind == QCOW2_KIND_NONE && !q->h.backing)
-            done = p.len; /* perhaps a whole table */
+        if (!rc && !q->l1[off / per_table] && (!based(q) || how == WIPE_DROP))
+            done = min_u64(len, per_table - off % per_table); /* nothing is there */
         else if (!rc)
             rc = wipe_slice(q, off, n, how, &done);
         if (!rc && done)
@@ -529,20 +539,27 @@ int qcow2_zero(struct qcow2 *q, const struct blk_io *io)
         return rc;
     if (q->h.version >= 3)
         return wipe_inside(q, io->off, io->len, q->grain, io->unmap && !q->raw ? WIPE_UNMAP : WIPE_KEEP, true);
-    if (io->unmap && !q->h.backing)
+    if (io->unmap && !based(q))
         return wipe_inside(q, io->off, io->len, q->cluster, WIPE_DISCARD, true);
     return write_zeroes(q, io->off, io->len);
 }
 
-int qcow2_discard(struct qcow2 *q, uint64_t off, uint64_t len)
+static int discard(struct qcow2 *q, uint64_t off, uint64_t len, enum wipe how)
 {
-    int rc;
+    int rc = wipe_inside(q, off, len, q->cluster, how, false);
 
-    /* Version 2 cannot say that a cluster hides the backing file's. */
-    if (q->raw || (q->h.version < 3 && q->h.backing))
-        return 0;
-    rc = wipe_inside(q, off, len, q->cluster, WIPE_DISCARD, false);
     if (!rc && q->data != q->b.file)
         rc = blk_discard(q->data, off, len);
     return rc == -EOPNOTSUPP ? 0 : rc;
+}
+
+int qcow2_discard(struct qcow2 *q, uint64_t off, uint64_t len)
+{
+    /* Version 2 cannot say that a cluster hides what is below. */
+    return q->raw || (q->h.version < 3 && based(q)) ? 0 : discard(q, off, len, WIPE_DISCARD);
+}
+
+int qcow2_drop(struct qcow2 *q, uint64_t off, uint64_t len)
+{
+    return discard(q, off, len, WIPE_DROP);
 }

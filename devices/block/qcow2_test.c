@@ -528,6 +528,43 @@ static void power_fails_during_snapshots(void **s)
     expect_whole_after_crash("cluster_size=4K", create_apply_delete);
 }
 
+/* ---- Above others. ---- */
+
+/* Whether the header names what is below or not: what is wiped does not show it again. */
+static void what_is_wiped_stays_so(void **s)
+{
+    static const char *const options[] = {"", "backing_file=base", "extended_l2=on", "compat=0.10"};
+
+    (void)s;
+    for (size_t i = 0; i < array_len(options); i++) {
+        struct mem *m = mem_create(0), *base = mem_create(MiB(1));
+        struct err err = {0};
+        struct blk *b;
+
+        memset(base->bytes, 7, MiB(1));
+        rig_create(m, MiB(1), options[i]);
+        b = rig_open(m, &base->b);
+        expect_byte(b, 300000, 7);
+        assert_int_equal(blk_pwrite(b, "x", 1, 300000), 0);
+        assert_int_equal(blk_zero(b, 100000, 400000, true), 0);
+        for (uint64_t off = 100000; off < 500000; off += 9999)
+            expect_byte(b, off, 0);
+        expect_byte(b, 99999, 7);
+        expect_byte(b, 500000, 7);
+        assert_int_equal(blk_pwrite(b, "x", 1, 700000), 0);
+        assert_int_equal(blk_discard(b, 655360, 65536), 0);
+        expect_byte(b, 700000, strstr(options[i], "0.10") ? 'x' : 0);
+        if (qcow2_empty(b, &err))
+            fail_msg("%s", err.msg);
+        expect_byte(b, 300000, 7);
+        expect_byte(b, 700000, 7);
+        rig_close(b);
+        rig_check(m, false);
+        mem_destroy(m);
+        mem_destroy(base);
+    }
+}
+
 /* ---- Bitmaps. ---- */
 
 static struct qcow2_bitmap_info bitmap(struct blk *b, unsigned i)
@@ -634,6 +671,7 @@ int main(void)
         cmocka_unit_test(snapshots_keep_what_was),
         cmocka_unit_test(counts_too_narrow_for_a_snapshot_leave_the_image_whole),
         cmocka_unit_test(power_fails_during_snapshots),
+        cmocka_unit_test(what_is_wiped_stays_so),
         cmocka_unit_test(bitmaps_follow_writes),
         cmocka_unit_test(power_fails_during_changes_of_bitmaps),
         cmocka_unit_test(a_disk_of_10_tib_opens_with_little_memory),
