@@ -6,14 +6,14 @@
 struct amend_opts {
     struct img_open open;
     struct opt_list options;
-    struct img_say say;
+    bool quiet;
 };
 
 static const struct opt amend_opts[] = {
     IMG_OPEN_OPTIONS(struct amend_opts, open.),
     O_LIST(struct amend_opts, options, "options", "what to change, key=value,...; help lists what can be",
            .letter = 'o', .arg = "OPTIONS"),
-    O_BOOL(struct amend_opts, say.quiet, "quiet", "off", "say nothing but errors", .letter = 'q'),
+    O_BOOL(struct amend_opts, quiet, "quiet", "off", "say nothing but errors", .letter = 'q'),
     O_END,
 };
 

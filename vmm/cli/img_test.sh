@@ -86,6 +86,12 @@ parts
 says 0 "100.0%" convert -p a.raw b.img
 [ -z "$("$bothy" img convert -q a.raw b.img 2>&1)" ] || fail "convert -q says something"
 
+# No room: files may not grow beyond 100 KiB
+echo x >kept.img
+said=$(trap '' XFSZ; ulimit -f 100; "$bothy" img convert a.raw kept.img 2>&1) && fail "convert into a full disk: $said"
+[[ $said == *"File too large"* && $(cat kept.img) = x ]] || fail "convert into a full disk: $said"
+parts
+
 # Ctrl-C
 (exec "$bothy" img create -q -o preallocation=full big.img 64G) &
 pid=$!
@@ -222,7 +228,8 @@ ok snapshot -c two base.qcow2
 alike info --output=json base.qcow2
 [ "$("$bothy" img snapshot -l base.qcow2 | wc -l)" = 4 ] || fail "two snapshots are not listed"
 if type qemu-img >/dev/null 2>&1; then
-    [ "$("$bothy" img snapshot base.qcow2)" = "$(qemu-img snapshot -l base.qcow2)" ] || fail "snapshots are not listed as by qemu-img"
+    [ "$("$bothy" img snapshot base.qcow2)" = "$(qemu-img snapshot -l base.qcow2)" ] ||
+        fail "snapshots are not listed as by qemu-img"
     qemu-img convert -l one -O raw base.qcow2 one.raw
     ok convert -l one base.qcow2 b.raw
     same one.raw b.raw
