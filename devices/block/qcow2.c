@@ -142,6 +142,7 @@ static int show_snapshot(struct qcow2 *q, struct err *err)
 struct note {
     struct qcow2_visitor v;
     struct qcow2 *q;
+    struct err *err;
     int rc;
 };
 
@@ -151,16 +152,24 @@ static void note_range(struct qcow2_visitor *v, uint64_t off, uint64_t bytes, co
     struct qcow2 *q = note->q;
 
     for (uint64_t i = off >> q->bits, n = qcow2_clusters(q, bytes); n && !note->rc; i++, n--) {
-        note->rc = qcow2_set_add(&q->meta, i);
-        if (note->rc == -EEXIST)
-            note->rc = qcow2_corrupt(q, "%s overlaps with other metadata at %#" PRIx64, what, i << q->bits);
+        int rc = off & (q->cluster - 1) ? -EINVAL : q->meta.n == QCOW2_META_MAX ? -EFBIG : qcow2_set_add(&q->meta, i);
+
+        if (rc)
+            note->rc = err_set(note->err, -rc,
+                               "%s is damaged: %s %s %#" PRIx64 "; mend it with: bothy img check -r all, or open it "
+                               "with ro",
+                               q->b.name, what,
+                               rc == -EEXIST   ? "overlaps with other metadata at"
+                               : rc == -EINVAL ? "is at an impossible place,"
+                                               : "is too much metadata, at",
+                               i << q->bits);
     }
 }
 
 /* Enters all metadata into the set. */
-static int note_meta(struct qcow2 *q)
+static int note_meta(struct qcow2 *q, struct err *err)
 {
-    struct note note = {.v = {note_range}, .q = q};
+    struct note note = {.v = {note_range}, .q = q, .err = err};
     struct qcow2_visitor *v = &note.v;
     int rc;
 
@@ -170,17 +179,16 @@ static int note_meta(struct qcow2 *q)
     note_range(v, q->h.snapshots_off, qcow2_snapshots_bytes(q), "the snapshot table");
     for (unsigned i = 0; i < q->h.nsnapshots; i++)
         note_range(v, q->snaps[i].l1_off, q->snaps[i].l1_size * 8ull, "a snapshot's L1 table");
-    for (uint32_t i = 0; i < q->rt_size; i++) {
-        if (q->rt[i] & (q->cluster - 1))
-            return qcow2_corrupt(q, "a refcount block is at %#" PRIx64 ", which is no cluster's begin", q->rt[i]);
+    for (uint32_t i = 0; i < q->rt_size; i++)
         if (q->rt[i])
             note_range(v, q->rt[i], q->cluster, "a refcount block");
-    }
     for (uint32_t i = 0; i < q->h.l1_size; i++)
         if (q->l1[i] & QCOW2_OFF_MASK)
             note_range(v, q->l1[i] & QCOW2_OFF_MASK, q->cluster, "an L2 table");
     rc = qcow2_bitmaps_visit(q, v);
-    return note.rc ? note.rc : rc;
+    if (rc && !note.rc)
+        note.rc = err_set(err, -rc, "%s: its bitmaps cannot be read: %s", q->b.name, strerror(-rc));
+    return note.rc;
 }
 
 static int prepare_writes(struct qcow2 *q, struct err *err)
@@ -193,10 +201,9 @@ static int prepare_writes(struct qcow2 *q, struct err *err)
     if (q->h.incompat & QCOW2_IN_CORRUPT)
         return err_set(err, EIO, "%s is marked as damaged; mend it with: bothy img check -r all, or open it with ro",
                        q->b.name);
-    rc = note_meta(q);
+    rc = note_meta(q, err);
     if (rc)
-        return err_set(err, -rc, "%s cannot be written to; mend it with: bothy img check -r all, or open it with ro",
-                       q->b.name);
+        return rc;
     if (!(q->h.incompat & QCOW2_IN_DIRTY))
         return 0;
     log_msg(LOG_WARN, "%s was not closed properly: its refcounts are counted anew", q->b.name);

@@ -123,6 +123,7 @@ static int count_l2(struct qcow2_check *c, uint64_t table, bool active)
 static void count_l1(struct qcow2_check *c, const uint64_t *l1, uint32_t n, uint64_t off, bool active)
 {
     struct qcow2 *q = c->q;
+    struct qcow2_set seen = {0};
 
     count(c, off, n * 8ull, "an L1 table");
     for (uint32_t i = 0; i < n; i++) {
@@ -134,10 +135,15 @@ static void count_l1(struct qcow2_check *c, const uint64_t *l1, uint32_t n, uint
         }
         if (!table)
             continue;
+        if (qcow2_set_add(&seen, table >> q->bits)) { /* it could be named, and would be counted, millions of times */
+            corrupt(c, "L1 entry %u names the same L2 table as another one", i);
+            continue;
+        }
         count(c, table, q->cluster, "an L2 table");
         if (table >> q->bits < c->n && count_l2(c, table, active))
             c->found->failures++;
     }
+    free(seen.slots);
 }
 
 static void count_snapshots(struct qcow2_check *c)

@@ -23,6 +23,7 @@ enum {
     QCOW2_FLIGHT_MAX = 8 << 20, /* bytes that one write allocates at a time */
     QCOW2_UNPACKED = 4,         /* decompressed clusters that are kept */
     QCOW2_FREES_MAX = 64 << 10, /* runs of clusters that wait to be free, before a commit is forced */
+    QCOW2_META_MAX = 8 << 20,   /* clusters of metadata in an image that is written to */
     QCOW2_SNAPSHOTS_MAX = 65536,
     QCOW2_SNAPSHOT_TABLE_MAX = 64 << 20,
 };

@@ -204,6 +204,7 @@ static const struct damage {
     {"refcount table offset", 48, 8, 0},
     {"refcount table offset", 48, 8, 513},
     {"refcount table offset", 48, 8, 1ull << 62},
+    {"refcount table in the L1 table", 48, 8, 65536},
     {"refcount table clusters", 56, 4, 0},
     {"refcount table clusters", 56, 4, UINT32_MAX},
     {"snapshots", 60, 4, UINT32_MAX},
