@@ -145,7 +145,7 @@ static void make_qcow2(const char *path, const char *options)
 {
     const struct blk_driver *d = blk_driver_find("qcow2");
     cleanup_free void *opts = xcalloc(1, d->create_size);
-    struct blk *file;
+    struct blk *file = NULL;
     struct err err;
 
     opts_default(d->create_opts, opts);
