@@ -76,13 +76,6 @@ scenario_boot_vmlinux()
     boots 1 256 180
 }
 
-scenario_device_tree_is_the_dumped_one()
-{
-    local machine=(--machine mmio --acpi=off)
-    guest 0 dtb "${machine[@]}" --dump-dtb "$scratch/dtb" && guest 0 dtb "${machine[@]}" || return
-    says "GUEST dtb $(sha256sum <"$scratch/dtb")"
-}
-
 stext() { guest 0 stext "$@" && sed -n 's/.*GUEST \([0-9a-f]*\) T _stext.*/\1/p' "$out"; }
 scenario_kaslr_moves_the_kernel()
 {
