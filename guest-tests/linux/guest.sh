@@ -11,6 +11,21 @@ disk)
     mount -t ext4 /dev/vda /mnt && sha256sum -c /mnt/from-host.sum && dd if=/dev/urandom of=/mnt/from-guest bs=64k count=160 2>/dev/null &&
         sha256sum /mnt/from-guest >/mnt/from-guest.sum && rm /mnt/from-host && umount /mnt && echo "GUEST disk done"
     ;;
+power) # counts in a file, and says what is safe; the host ends this at any moment
+    mkdir /mnt
+    mount -t ext4 /dev/vda /mnt || exit
+    read -r count </mnt/count
+    echo "GUEST has $count"
+    while :; do
+        count=$((count + 1))
+        dd if=/dev/urandom of=/mnt/data$((count % 50)) bs=16k count=8 2>/dev/null
+        echo $count >/mnt/new
+        sync
+        mv /mnt/new /mnt/count
+        sync
+        echo "GUEST synced $count"
+    done
+    ;;
 readonly) dd if=/dev/zero of=/dev/vda bs=4k count=1 2>/dev/null || echo "GUEST write refused, ro=$(cat /sys/block/vda/ro)" ;;
 echo)
     tty=/dev/$(word tty)

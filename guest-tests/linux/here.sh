@@ -139,6 +139,32 @@ scenario_disk_snapshot_leaves_the_image()
         guest 0 disk -c 2 -d "$disk.vdi,snapshot" && says 'GUEST disk done' || return
     [[ $before == "$(sha256sum "$disk.vdi")" ]] || why 'the image has changed'
 }
+# Whatever the guest was told to be safe is there after bothy is killed, and nothing is broken.
+scenario_disk_power_cuts()
+{
+    local disk=$scratch/disk root=$scratch/root cuts=3 safe=0 has
+    rm -rf "$root" "$disk".*
+    mkdir "$root" && echo 0 >"$root/count"
+    mkfs.ext4 -q -d "$root" "$disk.raw" 64M >/dev/null 2>&1 || { why 'mkfs.ext4 failed'; return; }
+    img convert -O qcow2 "$disk.raw" "$disk.qcow2" || return
+    for ((cut = 1; cut <= cuts; cut++)); do
+        started power -c 4 -d "$disk.qcow2,queues=4" || return
+        has=$(sed -n 's/.*GUEST has \([0-9]*\).*/\1/p' "$out")
+        for ((i = 0; i < 600; i++)); do
+            grep -qa "GUEST synced $((safe + 4))\b" "$out" && break
+            sleep 0.1
+        done
+        kill -9 $pid
+        wait $pid 2>/dev/null
+        ((${has:--1} >= safe)) || { why "the guest finds ${has:-nothing}, and $safe was safe"; return; }
+        safe=$(sed -n 's/.*GUEST synced \([0-9]*\).*/\1/p' "$out" | tail -n1)
+        [[ $safe ]] || { why 'the guest has synced nothing'; return; }
+        img check -r leaks "$disk.qcow2" || return
+    done
+    img convert -O raw "$disk.qcow2" "$disk.raw" || return
+    e2fsck -fp "$disk.raw" >/dev/null 2>&1 # replays the journal
+    e2fsck -fn "$disk.raw" >"$scratch/fsck" 2>&1 || why "fsck: $(tail -n1 "$scratch/fsck")"
+}
 scenario_disk_read_only()
 {
     truncate -s 1M "$scratch/ro.raw"
