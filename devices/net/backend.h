@@ -1,0 +1,28 @@
+/* What a network backend is: one file, one line in meson.build's net_list, one const table.  For backends only. */
+#pragma once
+#include "devices/net/net.h"
+
+/* Why a frame was dropped; the names are in net.c.  A backend with more reasons counts those itself. */
+enum net_drop { NET_DROP_MALFORMED, NET_DROP_FULL, NET_DROP_PEER, NET_DROP_DOWN, NET_DROPS };
+
+struct net_class {
+    const char *name, *summary; /* "user" */
+    size_t size;                /* of the backend's struct, which starts with struct net */
+    const struct opt *opts;     /* its own keys; the NIC's stand beside them on the command line */
+    net_offloads_t takes;       /* CSUM and HOST_*: what send() takes as it is; the core does the rest before */
+    bool (*peek)(struct net *n, unsigned queue, struct net_frame *ret); /* as net_peek() */
+    void (*next)(struct net *n, unsigned queue);
+    int (*send)(struct net *n, unsigned queue, struct net_frame *f);   /* as net_send(), header checked by the core */
+    void (*set)(struct net *n, net_offloads_t guest, unsigned queues); /* as net_set(); NULL: does not care.  What it
+                                                                          hands out beyond this the core takes apart */
+    int (*open)(struct net *n, struct err *err);                       /* fills n->lim; on failure close() follows */
+    void (*close)(struct net *n);                                      /* copes with half an open */
+};
+
+struct net { /* first member of a backend's own struct */
+    const struct net_class *cls;
+    struct device *dev;    /* borrowed, as is the next */
+    struct net_user *user; /* what backends call back */
+    struct net_limits lim;
+    uint64_t drops[NET_DROPS];
+};

@@ -1,0 +1,62 @@
+/*
+ * Network backends: where a NIC's Ethernet frames go to and come from.  The NIC pulls: it looks at the backend's next
+ * frame when the guest has room for it, so a slow guest is back-pressure, and nothing queues in between.
+ *
+ * A NIC, its backend and whatever the backend needs (libslirp, sockets) share one lane, on a loop of the NIC's own.
+ *
+ * Frames carry the offloads of virtio [VIRTIO-v1.2 5.1.6]: a checksum left to do, a TCP segment larger than the MTU.
+ * Backends say what they take and what they may hand out; where the two ends differ the core checksums and segments.
+ */
+#pragma once
+#include <linux/virtio_net.h>
+
+#include "devices/core/device.h"
+
+struct net;
+
+enum { NET_FRAME_MAX = 65535 + 18, NET_QUEUES_MAX = 64, NET_IOV_MAX = 64 };
+
+struct net_frame {
+    struct virtio_net_hdr_v1 hdr; /* host order as the guest's, little-endian; num_buffers means nothing here */
+    struct iovec *iov;            /* `len` bytes from the Ethernet header on; perhaps a guest's memory: touched by
+                                     system calls and iov_*() only.  May be used up. */
+    unsigned niov;
+    size_t len;
+};
+
+/* VIRTIO_NET_F_* bits of offloads, as seen from the guest: CSUM and HOST_* for what a backend takes from it,
+ * GUEST_* for what a backend hands out. */
+typedef uint64_t net_offloads_t;
+
+/* The NIC, embedded in its device.  All in its lane. */
+struct net_user {
+    void (*readable)(struct net_user *u, unsigned queue); /* net_peek() may have a frame; may come in vain */
+    void (*writable)(struct net_user *u, unsigned queue); /* net_send() may take frames again */
+    void (*link)(struct net_user *u, bool up);            /* the far end came or went; NULL: does not care */
+};
+
+/*
+ * Takes a frame.  0: taken, or dropped and counted; -EAGAIN: no room now, writable() follows.  A frame that is not
+ * what its header says is dropped and counted here.
+ */
+int net_send(struct net *n, unsigned queue, struct net_frame *f) must_check;
+/* The next frame for the guest, in the host's memory and the backend's until net_next(); false: none, readable()
+ * follows.  Asked again it answers the same. */
+bool net_peek(struct net *n, unsigned queue, struct net_frame *ret) must_check;
+/* Done with it. */
+void net_next(struct net *n, unsigned queue);
+
+/* What NIC and backend can do together; fixed from net_open() on. */
+struct net_limits {
+    unsigned queues; /* pairs the backend can serve */
+    uint16_t mtu;    /* what its network carries, for VIRTIO_NET_F_MTU; 0: the backend does not care */
+};
+const struct net_limits *net_limits(const struct net *n);
+/* Before the first frame and whenever the driver changes them: what the guest takes (GUEST_* bits), and in how many
+ * queue pairs. */
+void net_set(struct net *n, net_offloads_t guest, unsigned queues);
+
+/* From the init of `dev`, whose lane, loop and id the backend uses.  `opts` was parsed into n's options already. */
+int net_open(struct net *n, struct device *dev, struct net_user *user, struct err *err) must_check;
+/* In the lane or with no loop running; copes with half an open. */
+void net_close(struct net *n);
