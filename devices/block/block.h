@@ -11,6 +11,7 @@
 #include "vmm/base/err.h"
 #include "vmm/base/list.h"
 #include "vmm/loop/loop.h"
+#include "vmm/mem/iov.h"
 
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO };
 
@@ -112,11 +113,3 @@ int blk_pwrite(struct blk *b, const void *buf, size_t n, uint64_t off) must_chec
 int blk_zero(struct blk *b, uint64_t off, uint64_t n, bool unmap) must_check;
 int blk_discard(struct blk *b, uint64_t off, uint64_t n) must_check;
 int blk_flush(struct blk *b) must_check;
-
-/* ---- `n` bytes of data, from `skip` on, of iovecs that may be a guest's memory. ---- */
-
-void iov_put(const struct iovec *iov, uint64_t skip, const void *src, size_t n);
-void iov_get(const struct iovec *iov, uint64_t skip, void *dst, size_t n);
-void iov_zero(const struct iovec *iov, uint64_t skip, uint64_t n);
-/* As much of them as fits into `max` iovecs of `ret`: the number of these, and of bytes in *len. */
-unsigned iov_part(const struct iovec *iov, uint64_t skip, uint64_t n, struct iovec *ret, unsigned max, uint64_t *len);
