@@ -2,9 +2,6 @@
 #pragma once
 #include "devices/net/net.h"
 
-/* Why a frame was dropped; the names are in net.c.  A backend with more reasons counts those itself. */
-enum net_drop { NET_DROP_MALFORMED, NET_DROP_FULL, NET_DROP_PEER, NET_DROP_DOWN, NET_DROPS };
-
 struct net_class {
     const char *name, *summary; /* "user" */
     size_t size;                /* of the backend's struct, which starts with struct net */
@@ -19,10 +16,13 @@ struct net_class {
     void (*close)(struct net *n);                                      /* copes with half an open */
 };
 
+struct net_core; /* the core's own */
+
 struct net { /* first member of a backend's own struct */
     const struct net_class *cls;
     struct device *dev;    /* borrowed, as is the next */
     struct net_user *user; /* what backends call back */
     struct net_limits lim;
-    uint64_t drops[NET_DROPS];
+    struct net_core *core;
+    uint64_t drops[NET_DROPS]; /* a backend with more reasons counts those itself */
 };

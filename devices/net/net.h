@@ -11,13 +11,23 @@
 #include <linux/virtio_net.h>
 
 #include "devices/core/device.h"
+#include "vmm/mem/iov.h"
+
+/* UDP segmentation [VIRTIO-v1.3 5.1.3], which the headers of older kernels lack. */
+#ifndef VIRTIO_NET_F_GUEST_USO4
+#define VIRTIO_NET_F_GUEST_USO4   54
+#define VIRTIO_NET_F_GUEST_USO6   55
+#define VIRTIO_NET_F_HOST_USO     56
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5
+#endif
 
 struct net;
+struct net_class;
 
 enum { NET_FRAME_MAX = 65535 + 18, NET_QUEUES_MAX = 64, NET_IOV_MAX = 64 };
 
 struct net_frame {
-    struct virtio_net_hdr_v1 hdr; /* host order as the guest's, little-endian; num_buffers means nothing here */
+    struct virtio_net_hdr_v1 hdr; /* little-endian; num_buffers means nothing here */
     struct iovec *iov;            /* `len` bytes from the Ethernet header on; perhaps a guest's memory: touched by
                                      system calls and iov_*() only.  May be used up. */
     unsigned niov;
@@ -40,15 +50,15 @@ struct net_user {
  * what its header says is dropped and counted here.
  */
 int net_send(struct net *n, unsigned queue, struct net_frame *f) must_check;
-/* The next frame for the guest, in the host's memory and the backend's until net_next(); false: none, readable()
- * follows.  Asked again it answers the same. */
+/* The next frame for the guest, in the host's memory and valid until the next call of one of these three; false: none,
+ * readable() follows.  Asked again it answers the same. */
 bool net_peek(struct net *n, unsigned queue, struct net_frame *ret) must_check;
 /* Done with it. */
 void net_next(struct net *n, unsigned queue);
 
 /* What NIC and backend can do together; fixed from net_open() on. */
 struct net_limits {
-    unsigned queues; /* pairs the backend can serve */
+    unsigned queues; /* pairs the backend can serve; 0, as it comes: one */
     uint16_t mtu;    /* what its network carries, for VIRTIO_NET_F_MTU; 0: the backend does not care */
 };
 const struct net_limits *net_limits(const struct net *n);
@@ -56,7 +66,34 @@ const struct net_limits *net_limits(const struct net *n);
  * queue pairs. */
 void net_set(struct net *n, net_offloads_t guest, unsigned queues);
 
-/* From the init of `dev`, whose lane, loop and id the backend uses.  `opts` was parsed into n's options already. */
-int net_open(struct net *n, struct device *dev, struct net_user *user, struct err *err) must_check;
+/* Why a frame was dropped. */
+enum net_drop {
+    NET_DROP_MALFORMED, /* not what its header says, or nothing that may be sent */
+    NET_DROP_FULL,      /* no room at the far end, which takes what fits and says nothing */
+    NET_DROP_PEER,      /* the far end did not want it */
+    NET_DROP_DOWN,      /* no link */
+    NET_DROP_TOO_LONG,  /* for the guest's buffers */
+    NET_DROPS
+};
+extern const char *const net_drop_names[NET_DROPS];
+void net_drop(struct net *n, enum net_drop why);
+
+struct net_traffic {
+    uint64_t frames, bytes;
+};
+struct net_counters { /* from the guest's side */
+    struct net_traffic rx, tx;
+};
+const struct net_counters *net_counters(const struct net *n, unsigned queue);
+uint64_t net_dropped(const struct net *n, enum net_drop why);
+
+/* The classes of this build; NULL-terminated. */
+extern const struct net_class *const net_classes[];
+const struct net_class *net_class_find(const char *name);
+
+/* From the init of `dev`, whose lane, loop and id the backend uses; `n` is what the class says in size, zeroed, and its
+ * options are parsed. */
+int net_open(const struct net_class *cls, struct net *n, struct device *dev, struct net_user *user, struct err *err)
+    must_check;
 /* In the lane or with no loop running; copes with half an open. */
 void net_close(struct net *n);

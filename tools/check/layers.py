@@ -9,7 +9,8 @@ import sys
 
 BASICS = ['vmm/base', 'vmm/mem', 'vmm/loop', 'vmm/bus', 'vmm/irq', 'vmm/state']
 DEVICE = BASICS + ['devices/core']
-ALL_DEVICES = ['devices/core', 'devices/pci', 'devices/virtio', 'devices/platform', 'devices/block', 'devices/char']
+ALL_DEVICES = ['devices/core', 'devices/pci', 'devices/virtio', 'devices/platform', 'devices/block', 'devices/char',
+               'devices/net']
 
 # Folder -> folders that it may include, besides itself.
 MAY = {
@@ -22,14 +23,15 @@ MAY = {
     'vmm/cpu': ['vmm/base'],
     'vmm/kvm': BASICS + ['vmm/cpu'],
     'vmm/machine': BASICS + ['vmm/cpu', 'vmm/kvm', 'firmware/load', 'firmware/tables'] + ALL_DEVICES,
-    'vmm/cli': ['vmm/base', 'vmm/cpu', 'vmm/kvm', 'vmm/machine', 'devices/core', 'devices/block'],
+    'vmm/cli': ['vmm/base', 'vmm/cpu', 'vmm/kvm', 'vmm/machine', 'devices/core', 'devices/block', 'devices/net'],
     'vmm': ['vmm/base', 'vmm/cli'],
     'devices/core': BASICS,
     'devices/pci': DEVICE,
     'devices/block': DEVICE,
     'devices/char': DEVICE,
+    'devices/net': DEVICE,
     'devices/platform': DEVICE + ['devices/char'],
-    'devices/virtio': DEVICE + ['devices/pci', 'devices/block', 'devices/char'],
+    'devices/virtio': DEVICE + ['devices/pci', 'devices/block', 'devices/char', 'devices/net'],
     'devices/testing': BASICS + ALL_DEVICES,
     'firmware/load': ['vmm/base', 'vmm/mem'],
     'firmware/tables': ['vmm/base', 'vmm/mem'],
@@ -39,7 +41,7 @@ TESTS_MAY = {'devices': ['devices/testing']}
 ENGINE = ('linux/kvm.h', 'vmm/kvm')
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.M)
-GENERATED = ['block_list.h', 'build_features.h', 'device_list.h']
+GENERATED = ['block_list.h', 'build_features.h', 'device_list.h', 'net_list.h']
 
 
 def complaints(name, text):
