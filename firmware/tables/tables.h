@@ -1,7 +1,7 @@
 /*
- * What firmware tells an operating system: ACPI tables, SMBIOS, device tree.  Pure functions from the board's
- * description to bytes; nothing here touches guest RAM.  A description comes from the board function, never from a
- * guest or a file, so what is impossible in one is asserted.
+ * What firmware tells an operating system: ACPI tables, SMBIOS, device tree, MP tables.  Pure functions from the
+ * board's description to bytes; nothing here touches guest RAM.  A description comes from the board function, never
+ * from a guest or a file, so what is impossible in one is asserted.
  */
 #pragma once
 #include "firmware/tables/blob.h"
@@ -50,5 +50,7 @@ struct blob acpi_build(const struct board_desc *d, uint64_t base);
  * guests find it; `uuid` is 16 bytes in RFC 4122 order.
  */
 struct blob smbios_build(const struct board_desc *d, uint64_t base, const uint8_t uuid[16], const char *version);
+/* The MultiProcessor tables [MP 1.4 4] for `base`, a multiple of 16 in 0xF0000 to 0xFFFFF so that guests find them. */
+struct blob mptable_build(const struct board_desc *d, uint64_t base);
 /* Flattened device tree [devicetree 0.4] of the mmio board. */
 struct blob fdt_build(const struct board_desc *d, const char *cmdline);

@@ -76,6 +76,14 @@ scenario_boot_vmlinux()
     boots 1 256 180
 }
 
+# What Debian's kernels can use of that: processors and interrupts from the MP table, in the full one.
+scenario_no_acpi_mp_table_and_device_tree()
+{
+    local kernel=$(cat "$work/kernel.full") initrd=$work/initrd.full machine=(--machine mmio --acpi=off -c 2 --serial stdio)
+    guest 0 no-acpi "${machine[@]}" --dump-dtb "$scratch/dtb" && guest 0 no-acpi "${machine[@]}" || return
+    says "GUEST dtb $(sha256sum <"$scratch/dtb")" && says 'GUEST cpus=2 .* 4-edge .*ttyS0'
+}
+
 stext() { guest 0 stext "$@" && sed -n 's/.*GUEST \([0-9a-f]*\) T _stext.*/\1/p' "$out"; }
 scenario_kaslr_moves_the_kernel()
 {

@@ -214,6 +214,7 @@ static int load_guest(struct machine *m, struct vm_boot *ret, struct err *err)
     struct boot_params_in in;
     struct boot_regs regs;
     struct blob b, dtb __attribute__((cleanup(blob_fini))) = {0};
+    uint64_t mptable_base;
     char *cmdline cleanup_free = NULL;
     uint8_t uuid[16];
     int r;
@@ -222,6 +223,7 @@ static int load_guest(struct machine *m, struct vm_boot *ret, struct err *err)
     cmdline = command_line(c, &d);
     parse_uuid(c->uuid, uuid);
     b = smbios_build(&d, BOARD_SMBIOS_BASE, uuid, BOTHY_VERSION);
+    mptable_base = align_up(BOARD_SMBIOS_BASE + b.len, 16);
     if ((r = put_blob(m, BOARD_SMBIOS_BASE, BOARD_FIRMWARE_END, "SMBIOS", &b, err)) < 0)
         return r;
     if (c->acpi) {
@@ -229,6 +231,9 @@ static int load_guest(struct machine *m, struct vm_boot *ret, struct err *err)
         if ((r = put_blob(m, BOARD_ACPI_BASE, BOARD_SMBIOS_BASE, "ACPI", &b, err)) < 0)
             return r;
     } else {
+        b = mptable_build(&d, mptable_base);
+        if ((r = put_blob(m, mptable_base, BOARD_FIRMWARE_END, "the MP table", &b, err)) < 0)
+            return r;
         dtb = fdt_build(&d, cmdline);
     }
     in = (struct boot_params_in){
