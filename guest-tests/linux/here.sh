@@ -235,15 +235,19 @@ scenario_free_memory_comes_back()
     ((full > 200 && now < full - 150)) || why "$full MiB were resident and $now are after the guest freed 200"
 }
 scenario_memory_shared() { boots 2 512 400 --memory-backing shared; }
-scenario_memory_hugetlb()
+# on_huge_pages KIB COUNT MIB: a guest of that much RAM on so many pages of that size, which are free again afterwards.
+on_huge_pages()
 {
-    echo 140 >/proc/sys/vm/nr_hugepages
-    boots 1 256 180 --memory-backing hugetlb || return
-    local free
-    free=$(sed -n 's/HugePages_Free: *//p' /proc/meminfo)
-    echo 0 >/proc/sys/vm/nr_hugepages
-    ((free == 140)) || why "$free huge pages are free afterwards, not 140"
+    local pool=/sys/kernel/mm/hugepages/hugepages-$1kB free
+    echo "$2" >"$pool/nr_hugepages"
+    [[ $(<"$pool/nr_hugepages") == "$2" ]] || { why "the host cannot reserve $2 pages of $1 KiB"; return; }
+    boots 1 "$3" $(($3 - 80)) --memory-backing hugetlb --hugepage-size "$1K" || return
+    free=$(<"$pool/free_hugepages")
+    echo 0 >"$pool/nr_hugepages"
+    ((free == $2)) || why "$free huge pages are free afterwards, not $2"
 }
+scenario_memory_hugetlb() { on_huge_pages 2048 140 256; }
+scenario_memory_hugetlb_1g() { on_huge_pages 1048576 1 1024; }
 scenario_panic_ends_with_126() { guest 126 panic; }
 scenario_exit_port_sets_the_code() { guest 7 code; }
 
