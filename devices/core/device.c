@@ -5,6 +5,8 @@
 
 #include "vmm/base/cleanup.h"
 
+static const struct opt no_opts[] = {O_END};
+
 static int check_id(const char *id, struct err *err)
 {
     size_t n = strlen(id);
@@ -21,8 +23,7 @@ static int check_id(const char *id, struct err *err)
 int device_create(const struct device_class *cls, const char *id, const char *options, struct device **ret,
                   struct err *err)
 {
-    static const struct opt none[] = {O_END};
-    const struct opt *opts = cls->opts ? cls->opts : none;
+    const struct opt *opts = cls->opts ? cls->opts : no_opts;
     struct device *d;
     int rc = check_id(id, err);
 
@@ -163,4 +164,50 @@ int device_load(struct device *d, struct state_reader *r, struct err *err)
             rc = state_load(r, part_id(d, p, i).text, p->desc, (char *)p->obj + (size_t)i * p->desc->size, err);
     lane_unlock(&d->lane);
     return rc;
+}
+
+const struct device_command *device_command_find(const struct device *d, const char *name)
+{
+    for (const struct device_command *c = d->cls->commands; c && c->name; c++)
+        if (!strcmp(c->name, name))
+            return c;
+    return NULL;
+}
+
+int device_command_run(struct device *d, const struct device_command *cmd, const char *text, json_t *reply,
+                       struct err *err)
+{
+    const struct opt *opts = cmd->opts ? cmd->opts : no_opts;
+    cleanup_free void *args = xcalloc(1, cmd->size);
+    int rc;
+
+    opts_default(opts, args);
+    rc = opts_parse(opts, args, NULL, text, err);
+    if (!rc) {
+        lane_lock(&d->lane);
+        rc = cmd->run(d, args, reply, err);
+        lane_unlock(&d->lane);
+    }
+    opts_clear(opts, args);
+    return rc;
+}
+
+json_t *device_info(struct device *d)
+{
+    json_t *ret = json_object(), *more;
+
+    json_object_set_new(ret, "class", json_string(d->cls->name));
+    lane_lock(&d->lane);
+    for (const struct device_part *p = d->parts; p < d->parts + d->nparts; p++) {
+        json_t *v = p->count == 1 ? state_to_json(p->desc, p->obj) : json_array();
+
+        for (unsigned i = 0; p->count != 1 && i < p->count; i++)
+            json_array_append_new(v, state_to_json(p->desc, (const char *)p->obj + (size_t)i * p->desc->size));
+        json_object_set_new(ret, *p->name ? p->name : "state", v);
+    }
+    more = d->cls->info ? d->cls->info(d) : NULL;
+    lane_unlock(&d->lane);
+    json_object_update(ret, more);
+    json_decref(more);
+    return ret;
 }

@@ -6,6 +6,8 @@
  * reset, settle, save and load only while stopped.  All callbacks run in the device's lane.
  */
 #pragma once
+#include <jansson.h>
+
 #include "vmm/base/base.h"
 #include "vmm/base/err.h"
 #include "vmm/base/opt.h"
@@ -19,6 +21,16 @@ struct device;
 struct pci_bus;
 struct virtio;
 
+/* What can be asked of a device while its machine is there: "bothy ctl SOCKET blk0.resize size=20G". */
+struct device_command {
+    const char *name, *help;
+    const struct opt *opts; /* its arguments; NULL: none */
+    size_t size;            /* of the struct that they fill */
+    bool still;             /* machine stopped meanwhile: no CPU runs, nothing is in flight */
+    /* In the lane.  `args` is that struct, `reply` an object that may be given members.  0 or -errno. */
+    int (*run)(struct device *d, const void *args, json_t *reply, struct err *err);
+};
+
 struct device_class {
     const char *name, *summary;
     size_t size;                                    /* DEVICE_SIZE(); zeroed by the core */
@@ -31,7 +43,9 @@ struct device_class {
     void (*reset)(struct device *d);                /* own state only: no irq, no guest RAM */
     void (*settle)(struct device *d);               /* after reset or load: drive outputs from state */
     void (*start)(struct device *d);
-    void (*stop)(struct device *d); /* take no new work; the core then drains the lane */
+    void (*stop)(struct device *d);        /* take no new work; the core then drains the lane */
+    const struct device_command *commands; /* ends with a NULL name; may be NULL */
+    json_t *(*info)(struct device *d);     /* counters and the like: an object, the caller's; may be NULL */
 };
 
 /* An instance starts with its struct device, so that the core can allocate it from the class alone. */
@@ -42,8 +56,8 @@ struct device_class {
                  }))
 
 /* What a device asks of the machine.  REQ_EXIT carries the exit code that bothy ends with; REQ_BUTTON presses the power
- * button, REQ_QUIT is the user's wish to end at once. */
-enum request { REQ_RESET, REQ_POWEROFF, REQ_EXIT, REQ_CRASHED, REQ_BUTTON, REQ_QUIT };
+ * button, REQ_QUIT is the user's wish to end at once; REQ_PAUSE and REQ_RESUME stop and continue the guest. */
+enum request { REQ_RESET, REQ_POWEROFF, REQ_EXIT, REQ_CRASHED, REQ_BUTTON, REQ_QUIT, REQ_PAUSE, REQ_RESUME, REQ_COUNT };
 
 /* All that a device can reach.  Functions may be called from any thread, any lane held, unless they say otherwise. */
 struct device_env {
@@ -62,6 +76,8 @@ struct device_env {
     int (*attach_virtio)(struct device_env *env, struct virtio *v, struct err *err);
     /* Acted on later, by the main loop. */
     void (*request)(struct device_env *env, enum request r, int code);
+    /* REQ_PAUSE because of what the user is told: what failed, and what to do before the guest is continued. */
+    void (*pause)(struct device_env *env, const char *why);
 };
 
 /* One described struct of a device's state; an array of `count` equal ones when a device has several (queues). */
@@ -113,6 +129,14 @@ void device_destroy(struct device *d);
 void device_add_state(struct device *d, const char *name, const struct state_desc *desc, void *obj, unsigned count);
 /* From init; the hook belongs to the instance. */
 void device_add_hook(struct device *d, struct device_hook *h);
+
+/* NULL: the class has no such command. */
+const struct device_command *device_command_find(const struct device *d, const char *name);
+/* With `args`, "key=value,…".  Takes the lane; the caller sees to cmd->still. */
+int device_command_run(struct device *d, const struct device_command *cmd, const char *args, json_t *reply,
+                       struct err *err) must_check;
+/* The state tables' fields and cls->info, an object by part; the caller's.  Takes the lane. */
+json_t *device_info(struct device *d) must_check;
 
 /* In the order of the life cycle; take the lane. */
 void device_reset(struct device *d);

@@ -109,6 +109,34 @@ static const struct opt diary_opts[] = {
     O_BOOL(struct diary, fails, "fails", "off", "init fails"),
     O_END,
 };
+
+struct write_args {
+    uint32_t reg;
+};
+static const struct opt write_opts[] = {O_U32(struct write_args, reg, "reg", NULL, 0, 9, "the new value"), O_END};
+
+static int diary_write(struct device *d, const void *args, json_t *reply, struct err *err)
+{
+    struct diary *y = container_of(d, struct diary, dev);
+
+    (void)err;
+    tell(d, 'w');
+    json_object_set_new(reply, "before", json_integer(y->s.reg));
+    y->s.reg = ((const struct write_args *)args)->reg;
+    return 0;
+}
+
+static const struct device_command diary_commands[] = {
+    {.name = "write", .help = "a value", .opts = write_opts, .size = sizeof(struct write_args), .run = diary_write},
+    {.name = NULL},
+};
+
+static json_t *diary_info(struct device *d)
+{
+    tell(d, 'n');
+    return json_pack("{s:i}", "pages", 12);
+}
+
 static const struct device_class diary_class = {
     .name = "diary",
     .size = DEVICE_SIZE(struct diary, dev),
@@ -120,6 +148,8 @@ static const struct device_class diary_class = {
     .settle = diary_settle,
     .start = diary_start,
     .stop = diary_stop,
+    .commands = diary_commands,
+    .info = diary_info,
 };
 static const struct device_class bare_class = {.name = "bare", .size = sizeof(struct device)};
 
@@ -249,6 +279,45 @@ static void all_parts_are_saved_and_loaded_over_a_reset(void **s)
     device_destroy(b);
 }
 
+static void info_has_every_part_and_what_the_class_adds(void **s)
+{
+    struct device *d = born(&diary_class, "");
+    struct diary *y = container_of(d, struct diary, dev);
+    json_t *info, *want;
+
+    (void)s;
+    y->s.reg = 7;
+    y->parts[1].index = 3;
+    info = device_info(&y->dev);
+    want = json_pack("{s:s, s:{s:i}, s:[{s:i}, {s:i}], s:i}", "class", "diary", "state", "reg", 7, "part", "index", 0,
+                     "index", 3, "pages", 12);
+    assert_true(json_equal(info, want));
+    json_decref(info);
+    json_decref(want);
+    device_destroy(d);
+}
+
+static void commands_get_their_arguments_checked_in_the_lane(void **s)
+{
+    struct device *d = born(&diary_class, "");
+    struct diary *y = container_of(d, struct diary, dev);
+    const struct device_command *cmd = device_command_find(&y->dev, "write");
+    json_t *reply = json_object();
+    struct err err;
+
+    (void)s;
+    assert_non_null(cmd);
+    assert_null(device_command_find(&y->dev, "writ"));
+    assert_int_equal(device_command_run(&y->dev, cmd, "reg=5", reply, &err), 0);
+    assert_int_equal(y->s.reg, 5);
+    assert_int_equal(json_integer_value(json_object_get(reply, "before")), 0);
+    assert_int_equal(device_command_run(&y->dev, cmd, "", reply, &err), -EINVAL);
+    assert_int_equal(device_command_run(&y->dev, cmd, "rag=5", reply, &err), -ENOENT);
+    assert_int_equal(y->s.reg, 5);
+    json_decref(reply);
+    device_destroy(d);
+}
+
 static void classes_are_found_by_name(void **s)
 {
     (void)s;
@@ -271,6 +340,8 @@ int main(void)
         with_loop(a_failed_init_is_finished),
         with_loop(names_are_checked),
         with_loop(all_parts_are_saved_and_loaded_over_a_reset),
+        with_loop(info_has_every_part_and_what_the_class_adds),
+        with_loop(commands_get_their_arguments_checked_in_the_lane),
         cmocka_unit_test(classes_are_found_by_name),
     };
 

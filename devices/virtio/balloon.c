@@ -243,14 +243,66 @@ static const struct field balloon_fields[] = {F_U32(struct balloon_state, actual
 static const struct state_desc balloon_desc = {
     .name = "virtio-balloon", .version = 1, .size = sizeof(struct balloon_state), .fields = balloon_fields};
 
+static int check_size(const struct device *d, uint64_t size, struct err *err)
+{
+    if (size > gmem_size(d->env->mem))
+        return err_set(err, EINVAL, "size=%llu is more than the guest's %llu bytes of RAM; give less",
+                       (unsigned long long)size, (unsigned long long)gmem_size(d->env->mem));
+    return 0;
+}
+
+static void want(struct balloon *b, uint64_t size)
+{
+    b->size = size;
+    config_of(b)->num_pages = htole32((uint32_t)(size >> PAGE_SHIFT));
+}
+
+struct take_args {
+    uint64_t size;
+};
+
+static const struct opt take_opts[] = {
+    O_SIZE(struct take_args, size, "size", NULL, 0, 0, "how much in all; 0 gives everything back"),
+    O_END,
+};
+
+static int take_run(struct device *d, const void *args, json_t *reply, struct err *err)
+{
+    struct balloon *b = container_of(d, struct balloon, v.dev);
+    const struct take_args *a = args;
+    int rc = check_size(d, a->size, err);
+
+    (void)reply;
+    if (rc)
+        return rc;
+    want(b, a->size);
+    virtio_config_changed(&b->v);
+    return 0;
+}
+
+static const struct device_command balloon_commands[] = {
+    {.name = "take",
+     .help = "take memory from the guest, as far as it gives it",
+     .opts = take_opts,
+     .size = sizeof(struct take_args),
+     .run = take_run},
+    {.name = NULL},
+};
+
+static json_t *balloon_info(struct device *d)
+{
+    struct balloon *b = container_of(d, struct balloon, v.dev);
+
+    return json_pack("{s:I, s:I}", "wanted", (json_int_t)b->size, "taken", (json_int_t)b->s.actual << PAGE_SHIFT);
+}
+
 static int balloon_init(struct device *d, struct err *err)
 {
     struct balloon *b = container_of(d, struct balloon, v.dev);
-    int rc;
+    int rc = check_size(d, b->size, err);
 
-    if (b->size > gmem_size(d->env->mem))
-        return err_set(err, EINVAL, "size=%llu is more than the guest's %llu bytes of RAM; give less",
-                       (unsigned long long)b->size, (unsigned long long)gmem_size(d->env->mem));
+    if (rc)
+        return rc;
     b->timer = (struct timer){.lane = &d->lane, .clk = CLK_GUEST, .fire = stats_due};
     b->v.offered = balloon_ops.features;
     if (b->interval)
@@ -258,7 +310,7 @@ static int balloon_init(struct device *d, struct err *err)
     device_add_state(d, "", &balloon_desc, &b->s, 1);
     rc = virtio_init(&b->v, &balloon_ops, err);
     if (!rc)
-        config_of(b)->num_pages = htole32((uint32_t)(b->size >> PAGE_SHIFT));
+        want(b, b->size);
     return rc;
 }
 
@@ -303,4 +355,6 @@ const struct device_class virtio_balloon = {
     .settle = balloon_settle,
     .start = balloon_start,
     .stop = balloon_stop,
+    .commands = balloon_commands,
+    .info = balloon_info,
 };

@@ -144,6 +144,39 @@ static void the_wanted_size_is_told_and_the_actual_kept(void **s)
     vdriver_destroy(&d);
 }
 
+static int take(const char *args, struct err *err)
+{
+    json_t *reply = json_object();
+    int rc = device_command_run(&d.v->dev, device_command_find(&d.v->dev, "take"), args, reply, err);
+
+    json_decref(reply);
+    return rc;
+}
+
+static void the_wanted_size_changes_while_the_guest_runs(void **s)
+{
+    struct err err;
+    json_t *info;
+
+    (void)s;
+    inflate_device("size=4M");
+    vdriver_start(&d, 0);
+    assert_int_equal(d.t->interrupts(&d), 0);
+    assert_int_equal(take("size=8M", &err), 0);
+    assert_int_equal(vdriver_config(&d, 0, 4), 8 << 20 >> 12);
+    assert_int_equal(d.t->interrupts(&d), 2);
+    assert_int_equal(take("size=17M", &err), -EINVAL); /* all it has are 16 */
+    assert_int_equal(vdriver_config(&d, 0, 4), 8 << 20 >> 12);
+    vdriver_set_config(&d, 4, 1024, 4);
+    info = device_info(&d.v->dev);
+    assert_int_equal(json_integer_value(json_object_get(info, "wanted")), 8 << 20);
+    assert_int_equal(json_integer_value(json_object_get(info, "taken")), 4 << 20);
+    json_decref(info);
+    vdriver_reset(&d); /* a reboot changes nothing */
+    assert_int_equal(vdriver_config(&d, 0, 4), 8 << 20 >> 12);
+    vdriver_destroy(&d);
+}
+
 static void a_balloon_larger_than_the_guest_is_refused(void **s)
 {
     struct test_env e;
@@ -192,6 +225,7 @@ int main(void)
         cmocka_unit_test(a_list_without_end_breaks_the_device),
         cmocka_unit_test(reported_pages_go_back),
         cmocka_unit_test(the_wanted_size_is_told_and_the_actual_kept),
+        cmocka_unit_test(the_wanted_size_changes_while_the_guest_runs),
         cmocka_unit_test(a_balloon_larger_than_the_guest_is_refused),
         cmocka_unit_test(the_statistics_buffer_is_held_and_returned),
     };

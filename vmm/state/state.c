@@ -1,6 +1,7 @@
 #include "vmm/state/state.h"
 
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 
 #include "vmm/base/cleanup.h"
@@ -344,4 +345,62 @@ int state_load(struct state_reader *r, const char *id, const struct state_desc *
     if (magic != MAGIC)
         return err_set(err, EBADMSG, "%s: no section at byte %zu", id, r->off - 4);
     return load_struct(r, id, d, obj, err) ? prefix(err, id) : 0;
+}
+
+/* For people */
+
+static json_t *bytes_to_json(const uint8_t *at, uint32_t n)
+{
+    cleanup_free char *hex = xcalloc(2 * (size_t)n + 1, 1);
+
+    for (uint32_t i = 0; i < n; i++)
+        snprintf(hex + 2 * (size_t)i, 3, "%02x", at[i]);
+    return json_string(hex);
+}
+
+static json_t *uint_to_json(uint64_t v)
+{
+    char text[24];
+
+    if (v <= INT64_MAX)
+        return json_integer((json_int_t)v);
+    snprintf(text, sizeof(text), "%" PRIu64, v); /* JSON's integers end there */
+    return json_string(text);
+}
+
+static json_t *element_to_json(const struct field *f, const uint8_t *at)
+{
+    switch (f->kind) {
+    case FIELD_BOOL:
+        return json_boolean(*at);
+    case FIELD_STRUCT:
+        return state_to_json(f->sub, at);
+    case FIELD_UINT:
+    case FIELD_BYTES:
+    case FIELD_END:
+        break;
+    }
+    return uint_to_json(load_uint(at, f->size));
+}
+
+json_t *state_to_json(const struct state_desc *d, const void *obj)
+{
+    json_t *ret = json_object();
+
+    for (const struct field *f = d->fields; f->kind != FIELD_END; f++) {
+        const uint8_t *at = (const uint8_t *)obj + f->off;
+        json_t *v;
+
+        if (f->kind == FIELD_BYTES) {
+            v = bytes_to_json(at, f->count);
+        } else if (f->count == 1) {
+            v = element_to_json(f, at);
+        } else {
+            v = json_array();
+            for (uint32_t i = 0; i < f->count; i++)
+                json_array_append_new(v, element_to_json(f, at + (size_t)i * f->size));
+        }
+        json_object_set_new(ret, f->name, v);
+    }
+    return ret;
 }

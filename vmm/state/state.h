@@ -93,4 +93,6 @@ void state_save(struct state_writer *w, const char *id, const struct state_desc 
  */
 int state_load(struct state_reader *r, const char *id, const struct state_desc *d, void *obj, struct err *err)
     must_check;
+/* For people: an object of the fields by name, the caller's. */
+struct json_t *state_to_json(const struct state_desc *d, const void *obj) must_check;
 void state_writer_fini(struct state_writer *w);

@@ -1,3 +1,5 @@
+#include <jansson.h>
+
 #include "vmm/base/test.h"
 #include "vmm/state/state.h"
 
@@ -254,6 +256,25 @@ static void damage_is_described(void **s)
     }
 }
 
+static void people_see_json(void **s)
+{
+    struct outer high = sample;
+    json_t *got = state_to_json(&outer_desc, &sample), *v;
+
+    (void)s;
+    assert_int_equal(json_object_size(got), 8);
+    assert_int_equal(json_integer_value(json_object_get(got, "counter")), (json_int_t)sample.counter);
+    assert_true(json_is_true(json_object_get(json_object_get(got, "one"), "on")));
+    v = json_array_get(json_object_get(got, "many"), 1);
+    assert_int_equal(json_integer_value(json_object_get(v, "kind")), 4);
+    assert_int_equal(json_string_length(json_object_get(got, "fifo")), 2 * sizeof(sample.fifo));
+    json_decref(got);
+    high.counter = UINT64_MAX; /* more than JSON's integers hold */
+    got = state_to_json(&outer_desc, &high);
+    assert_string_equal(json_string_value(json_object_get(got, "counter")), "18446744073709551615");
+    json_decref(got);
+}
+
 static void forgotten_bytes_are_counted(void **s)
 {
     struct padded {
@@ -283,6 +304,7 @@ int main(void)
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(every_damaged_byte_is_refused_or_harmless),
         cmocka_unit_test(damage_is_described),
+        cmocka_unit_test(people_see_json),
         cmocka_unit_test(forgotten_bytes_are_counted),
     };
 
