@@ -30,6 +30,8 @@ static const struct key {
 } keys[] = {
     {'q', REQ_QUIT, "end at once"},
     {'p', REQ_BUTTON, "press the power button"},
+    {'s', REQ_PAUSE, "stop the guest for a while"},
+    {'c', REQ_RESUME, "let it continue"},
     {'r', REQ_RESET, "reset the machine"},
 };
 

@@ -336,7 +336,7 @@ static void keys_after_ctrl_bracket_are_for_bothy(void **s)
     static const struct {
         char key;
         enum request request;
-    } keys[] = {{'q', REQ_QUIT}, {'p', REQ_BUTTON}, {'r', REQ_RESET}};
+    } keys[] = {{'q', REQ_QUIT}, {'p', REQ_BUTTON}, {'r', REQ_RESET}, {'s', REQ_PAUSE}, {'c', REQ_RESUME}};
     struct run r;
     char text[32];
 

@@ -81,6 +81,16 @@ static void request(struct device_env *env, enum request r, int code)
     pthread_mutex_unlock(&t->lock);
 }
 
+static void pause_machine(struct device_env *env, const char *why)
+{
+    struct test_env *t = test_env_of(env);
+
+    pthread_mutex_lock(&t->lock);
+    t->requests[REQ_PAUSE]++;
+    snprintf(t->why, sizeof(t->why), "%s", why);
+    pthread_mutex_unlock(&t->lock);
+}
+
 void test_env_init(struct test_env *t, uint64_t ram)
 {
     struct err err;
@@ -94,6 +104,7 @@ void test_env_init(struct test_env *t, uint64_t ram)
     t->env.doorbell_add = doorbell_add;
     t->env.doorbell_del = doorbell_del;
     t->env.request = request;
+    t->env.pause = pause_machine;
     for (unsigned i = 0; i < TEST_LINES; i++)
         irq_or_init(&t->ors[i], (struct irq){.set = line_set, .far = t, .pin = i});
     if (gmem_create(ram, GMEM_ANON, 0, &t->env.mem, &err) || loop_create("test", &t->env.loop, &err) ||

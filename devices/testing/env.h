@@ -19,9 +19,10 @@ struct test_env {
     unsigned nmsis;             /* all */
     struct doorbell doorbells[TEST_DOORBELLS];
     unsigned ndoorbells;
-    bool no_doorbells;               /* refuse them, as hosts without do */
-    unsigned requests[REQ_QUIT + 1]; /* how many of each */
-    int code;                        /* of the last one */
+    bool no_doorbells;            /* refuse them, as hosts without do */
+    unsigned requests[REQ_COUNT]; /* how many of each */
+    int code;                     /* of the last one */
+    char why[256];                /* of the last pause */
     /* private */
     struct msi_sink sink;
     struct irq_or ors[TEST_LINES];

@@ -55,6 +55,10 @@ struct vm {
     struct msi_sink msi;
     struct ioapic ioapic; /* unused with `pit`: it is in KVM then */
 
+    struct kvm_clock_data clock; /* when the CPUs were stopped, as the host's TSC below */
+    bool has_clock;
+    uint64_t tsc;
+
     bool running;
     atomic_bool held; /* no CPU enters the guest */
 
@@ -79,6 +83,10 @@ int kvm_open(int *ret, struct err *err) must_check;
 int kvm_cap(int fd, int id);
 /* Says that /dev/kvm, or a VM on it, failed with `code`, and the remedy.  Returns -code. */
 int kvm_err(struct err *err, const char *what, int code);
+
+/* clock.c: before the CPUs run on, and when they are stopped. */
+void vm_clock_start(struct vm *vm);
+void vm_clock_stop(struct vm *vm);
 
 /* exit.c: serves what KVM_RUN returned with; true: run on, false: `ret` says why not. */
 bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret);

@@ -93,6 +93,8 @@ int vm_start(struct vm *vm, struct err *err)
 
     assert(!vm->running);
     vm->running = true;
+    if (!vm->fresh)
+        vm_clock_start(vm);
     vm->fresh = false;
     atomic_store(&vm->held, false);
     for (unsigned i = 0; i < vm->ncpus && !rc; i++) {
@@ -122,5 +124,6 @@ void vm_stop(struct vm *vm)
             pthread_join(vm->cpus[i].thread, NULL);
         vm->cpus[i].has_thread = false;
     }
+    vm_clock_stop(vm);
     vm->running = false;
 }

@@ -46,6 +46,13 @@ struct machine {
     atomic_uint crash_cpu;
     _Atomic(const char *) crash; /* what the engine said; NULL: the guest said it */
     bool running;
+    bool paused;          /* not running, until it is resumed */
+    uint64_t power_on_ns; /* on the guest's clock */
+    struct list jobs;
+    pthread_mutex_t pause_lock; /* of the next two, which any thread writes */
+    bool has_why;
+    char why[256];
+    char paused_for[256]; /* empty: the user wants it */
 };
 
 static struct machine *machine_of(struct device_env *env)
@@ -94,14 +101,43 @@ static void env_request(struct device_env *env, enum request r, int code)
     machine_request(machine_of(env), r, code);
 }
 
+/* The first of several reasons is what the user is told. */
+static void env_pause(struct device_env *env, const char *why)
+{
+    struct machine *m = machine_of(env);
+
+    pthread_mutex_lock(&m->pause_lock);
+    if (!m->has_why)
+        snprintf(m->why, sizeof(m->why), "%s", why);
+    m->has_why = true;
+    pthread_mutex_unlock(&m->pause_lock);
+    machine_request(m, REQ_PAUSE, 0);
+}
+
 void machine_request(struct machine *m, enum request r, int code)
 {
     if (r == REQ_EXIT)
         atomic_store(&m->exit_code, code);
-    if (r != REQ_BUTTON)
+    if (r != REQ_BUTTON && r != REQ_RESUME)
         vm_hold(m->vm); /* first: once the request is there, the machine may start anew */
     atomic_fetch_or(&m->requests, 1u << r);
     loop_quit(m->loop);
+}
+
+void machine_do(struct machine *m, struct machine_job *j)
+{
+    if (!j->queued)
+        list_add_tail(&m->jobs, &j->link);
+    j->queued = true;
+    loop_quit(m->loop);
+}
+
+void machine_cancel(struct machine *m, struct machine_job *j)
+{
+    (void)m;
+    if (j->queued)
+        list_del(&j->link);
+    j->queued = false;
 }
 
 static void vm_event(struct vm_user *u, enum vm_event e, unsigned cpu)
@@ -293,6 +329,7 @@ static int power_on(struct machine *m, struct err *err)
         return r;
     for (unsigned i = 0; i < m->ndevs; i++)
         device_settle(m->devs[i]);
+    m->power_on_ns = loop_now(m->loop, CLK_GUEST);
     return 0;
 }
 
@@ -393,6 +430,7 @@ static int create(struct machine *m, struct err *err)
         .doorbell_del = env_doorbell_del,
         .attach_virtio = c->board == BOARD_PCI ? env_attach_pci : env_attach_mmio,
         .request = env_request,
+        .pause = env_pause,
     };
     if ((r = add_devices(m, err)) < 0)
         return r;
@@ -405,6 +443,8 @@ int machine_create(const struct config *c, struct machine **ret, struct err *err
     int r;
 
     m->cfg = c;
+    list_init(&m->jobs);
+    pthread_mutex_init(&m->pause_lock, NULL);
     r = create(m, err);
     if (r < 0) {
         machine_destroy(m);
@@ -427,6 +467,8 @@ void machine_destroy(struct machine *m)
     bus_destroy(m->mmio);
     bus_destroy(m->pio);
     gmem_destroy(m->mem);
+    assert(list_empty(&m->jobs));
+    pthread_mutex_destroy(&m->pause_lock);
     free(m->apic_ids);
     free(m);
 }
@@ -469,6 +511,54 @@ void machine_stop(struct machine *m)
     stand_still(m);
 }
 
+void machine_pause(struct machine *m, const char *why)
+{
+    machine_stop(m);
+    if (m->paused && (!why || m->paused_for[0]))
+        return;
+    m->paused = true;
+    snprintf(m->paused_for, sizeof(m->paused_for), "%s", why ? why : "");
+    if (why)
+        log_msg(LOG_ERROR, "%s is paused: %s; then continue it with Ctrl-] c on its terminal", m->cfg->name, why);
+}
+
+int machine_resume(struct machine *m, struct err *err)
+{
+    int r = m->paused ? machine_start(m, err) : 0;
+
+    if (r < 0)
+        return r;
+    m->paused = false;
+    m->paused_for[0] = 0;
+    return 0;
+}
+
+void machine_status(struct machine *m, struct machine_status *ret)
+{
+    *ret = (struct machine_status){
+        .paused = m->paused,
+        .why = m->paused_for[0] ? m->paused_for : NULL,
+        .up_ns = loop_now(m->loop, CLK_GUEST) - m->power_on_ns,
+        .devices = m->devs,
+        .ndevices = m->ndevs,
+        .config = m->cfg,
+    };
+}
+
+/* What a device, or the user at the terminal, asked for. */
+static void serve_pause(struct machine *m)
+{
+    char why[sizeof(m->why)];
+    bool has;
+
+    pthread_mutex_lock(&m->pause_lock);
+    has = m->has_why;
+    strcpy(why, m->why);
+    m->has_why = false;
+    pthread_mutex_unlock(&m->pause_lock);
+    machine_pause(m, has ? why : NULL);
+}
+
 struct loop *machine_loop(struct machine *m)
 {
     return m->loop;
@@ -499,12 +589,38 @@ static int crashed(struct machine *m)
     return EXIT_CRASHED;
 }
 
+/* The guest starts anew, or stays paused.  The exit code, or -1: go on. */
+static int restart(struct machine *m)
+{
+    struct err err;
+
+    machine_stop(m);
+    if (!m->cfg->reboot)
+        return EXIT_ORDERLY;
+    if (machine_reset(m, &err) < 0 || (!m->paused && machine_start(m, &err) < 0)) {
+        log_msg(LOG_ERROR, "%s: cannot reboot: %s", m->cfg->name, err.msg);
+        return EXIT_BOTHY;
+    }
+    return -1;
+}
+
+static void run_jobs(struct machine *m)
+{
+    while (!list_empty(&m->jobs)) {
+        struct machine_job *j = container_of(list_pop(&m->jobs), struct machine_job, link);
+
+        j->queued = false;
+        j->run(j);
+    }
+}
+
 /* The main loop, until a request ends the guest; returns the exit code. */
 static int serve(struct machine *m)
 {
     for (;;) {
-        unsigned r;
         struct err err;
+        unsigned r;
+        int code;
 
         loop_run(m->loop);
         r = atomic_exchange(&m->requests, 0);
@@ -518,15 +634,13 @@ static int serve(struct machine *m)
             return machine_stop(m), EXIT_ORDERLY;
         if (r & 1u << REQ_BUTTON)
             pm_press_power_button(m->pm);
-        if (!(r & 1u << REQ_RESET))
-            continue;
-        machine_stop(m);
-        if (!m->cfg->reboot)
-            return EXIT_ORDERLY;
-        if (machine_reset(m, &err) < 0 || machine_start(m, &err) < 0) {
-            log_msg(LOG_ERROR, "%s: cannot reboot: %s", m->cfg->name, err.msg);
-            return EXIT_BOTHY;
-        }
+        if (r & 1u << REQ_RESET && (code = restart(m)) >= 0)
+            return code;
+        if (r & 1u << REQ_RESUME && machine_resume(m, &err) < 0)
+            log_msg(LOG_ERROR, "%s: cannot continue: %s", m->cfg->name, err.msg);
+        if (r & 1u << REQ_PAUSE) /* what failed just now weighs more than the wish to go on */
+            serve_pause(m);
+        run_jobs(m);
     }
 }
 

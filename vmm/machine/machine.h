@@ -17,16 +17,46 @@ void machine_destroy(struct machine *m); /* accepts NULL */
 /* Runs the guest until it ends; returns the process's exit code (vmm/base/exit_code.h), or -errno: it did not start. */
 int machine_run(struct machine *m, struct err *err) must_check;
 
+/*
+ * The guest's own standing still, which lasts until machine_resume(): its clocks stop as well.  `why` NULL: the user
+ * wants it; else it is told on standard error, with the way to go on, and kept for machine_status().  Both do nothing
+ * when it is so already.
+ */
+void machine_pause(struct machine *m, const char *why);
+int machine_resume(struct machine *m, struct err *err) must_check;
+
+struct machine_status {
+    bool paused;
+    const char *why;               /* what it was paused for; NULL: the user */
+    uint64_t up_ns;                /* on the guest's clock */
+    struct device *const *devices; /* in order of creation */
+    unsigned ndevices;
+    const struct config *config;
+};
+/* All borrowed, until the machine changes. */
+void machine_status(struct machine *m, struct machine_status *ret);
+
 void machine_stop(struct machine *m);
 int machine_start(struct machine *m, struct err *err) must_check;
 /* Stopped only: everything as at power-on, the kernel loaded anew. */
 int machine_reset(struct machine *m, struct err *err) must_check;
 
 /*
- * Any thread; acted on by machine_run().  REQ_EXIT ends with `code`.  All but REQ_BUTTON end or reset the guest, so
- * that a CPU that asks for it runs no further.
+ * Any thread; acted on by machine_run().  REQ_EXIT ends with `code`.  A CPU that asks for what ends, resets or pauses
+ * the guest runs no further.
  */
 void machine_request(struct machine *m, enum request r, int code);
+
+/* What is to be done by the main thread with no lane held, where the machine may be stopped and started. */
+struct machine_job { /* embedded in its owner */
+    void (*run)(struct machine_job *j);
+    bool queued;
+    struct list link;
+};
+/* Soon, within machine_run(); once, however often until then.  From the main thread, any lane held. */
+void machine_do(struct machine *m, struct machine_job *j);
+/* It will not be run any more.  From the main thread. */
+void machine_cancel(struct machine *m, struct machine_job *j);
 struct loop *machine_loop(struct machine *m);
 
 /* The device tree of a resolved config's board, as a kernel would get it; the caller's to free. */
