@@ -315,15 +315,20 @@ static void fill_split(struct split_desc *table, unsigned size, unsigned at, con
                                                      .next = (at + i + 1) % size};
 }
 
+void ring_fill(struct ring *r, uint16_t head, const struct buffer *b, unsigned n)
+{
+    fill_split(r->table[head].split, RING_CHAIN, 0, b, n);
+    r->desc.split[head] = (struct split_desc){
+        .addr = (uint64_t)&r->table[head], .len = n * sizeof(struct split_desc), .flags = DESC_INDIRECT};
+}
+
 static uint16_t add_split(struct ring *r, const struct buffer *b, unsigned n)
 {
     uint16_t head = r->next % r->size;
 
     /* A chain's descriptors follow each other and wrap: no case has more under way than fit. */
     if (n > 1 && virtio_has(r->v, VIRTIO_F_INDIRECT)) {
-        fill_split(r->table[head].split, RING_CHAIN, 0, b, n);
-        r->desc.split[head] = (struct split_desc){
-            .addr = (uint64_t)&r->table[head], .len = n * sizeof(struct split_desc), .flags = DESC_INDIRECT};
+        ring_fill(r, head, b, n);
         r->next++;
     } else {
         fill_split(r->desc.split, r->size, head, b, n);

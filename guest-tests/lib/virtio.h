@@ -118,6 +118,8 @@ bool ring_enabled(const struct virtio *v, unsigned index);
 void virtio_go(const struct virtio *v);
 /* Makes one chain of buffers available, through an indirect table if the feature was agreed on; returns its id. */
 uint16_t ring_add(struct ring *r, const struct buffer *buffers, unsigned n);
+/* Split rings with indirect tables: fills a descriptor's, and makes nothing available. */
+void ring_fill(struct ring *r, uint16_t head, const struct buffer *buffers, unsigned n);
 void ring_kick(struct ring *r);
 /* Takes the next used chain if there is one. */
 bool ring_take(struct ring *r, uint16_t *id, uint32_t *len);
