@@ -16,6 +16,10 @@ struct net_class {
     void (*close)(struct net *n);                                      /* copes with half an open */
 };
 
+/* Is what the header says possible?  Makes it say no more than what matters [VIRTIO-v1.2 5.1.6.2].  Backends ask this
+ * of frames that come with a header from someone else. */
+bool net_frame_ok(struct net_frame *f) must_check;
+
 struct net_core; /* the core's own */
 
 struct net { /* first member of a backend's own struct */

@@ -39,8 +39,7 @@ static void count(struct net_traffic *t, size_t len)
     t->bytes += len;
 }
 
-/* Is what the guest's header says possible?  Makes it say no more than what matters [VIRTIO-v1.2 5.1.6.2]. */
-static bool check_header(struct net_frame *f)
+bool net_frame_ok(struct net_frame *f)
 {
     const struct virtio_net_hdr_v1 h = f->hdr;
     uint8_t gso = h.gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
@@ -70,7 +69,7 @@ int net_send(struct net *n, unsigned queue, struct net_frame *f)
     size_t len = f->len;
     int rc;
 
-    if (!check_header(f)) {
+    if (!net_frame_ok(f)) {
         net_drop(n, NET_DROP_MALFORMED);
         return 0;
     }
