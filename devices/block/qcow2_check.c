@@ -83,7 +83,7 @@ static void count_data(struct qcow2_check *c, const struct qcow2_slice *s, uint3
         c->found->compressed += active;
         c->found->allocated += active;
         c->found->fragmented += active;
-        if (desc & QCOW2_COPIED)
+        if (desc & QCOW2_COPIED && !active) /* the active ones' flags are looked at later */
             corrupt(c, "L2 entry %#" PRIx64 " of a compressed cluster is marked as not shared", desc);
         return;
     }
@@ -162,7 +162,7 @@ static void count_snapshots(struct qcow2_check *c)
     }
 }
 
-/* Blocks that cannot be where the table says; with `fix` they are forgotten. */
+/* Blocks that cannot be where the table says are forgotten, with `fix` in the file, too. */
 static void count_blocks(struct qcow2_check *c, bool fix)
 {
     struct qcow2 *q = c->q;
@@ -179,13 +179,14 @@ static void count_blocks(struct qcow2_check *c, bool fix)
         if (fits && counted(c, at) == 1)
             continue;
         corrupt(c, "refcount block %u is at %#" PRIx64 ", where it cannot be", i, off);
-        if (!fix)
-            continue;
         if (fits)
             c->chunks[at / CHUNK][at % CHUNK]--;
         q->rt[i] = 0;
+        if (!fix)
+            continue;
         q->rt_lo = q->rt_lo == q->rt_hi ? i : q->rt_lo;
         q->rt_hi = i + 1;
+        q->unsynced = true;
         c->found->corruptions_fixed++;
     }
 }
@@ -225,10 +226,11 @@ static uint64_t skip(const struct qcow2_check *c, uint64_t i)
 {
     const struct qcow2 *q = c->q;
     uint64_t block = i / q->per_rb;
+    bool table = block < q->rt_size, chunk = i < c->n;
 
-    if ((block < q->rt_size && q->rt[block]) || (i < c->n && c->chunks[i / CHUNK]))
+    if ((table && q->rt[block]) || (chunk && c->chunks[i / CHUNK]))
         return i;
-    return min_u64((block + 1) * q->per_rb, i < c->n ? (i / CHUNK + 1) * CHUNK : UINT64_MAX);
+    return min_u64(table ? (block + 1) * q->per_rb : UINT64_MAX, chunk ? (i / CHUNK + 1) * CHUNK : UINT64_MAX);
 }
 
 static void compare_one(struct qcow2_check *c, uint64_t i, uint64_t is, enum blk_fix fix)
@@ -302,21 +304,31 @@ static int settle(struct qcow2_check *c, enum blk_fix fix)
 static int run(struct qcow2_check *c, enum blk_fix fix)
 {
     struct qcow2 *q = c->q;
+    uint32_t n = q->rt_size;
+    cleanup_free uint64_t *rt = malloc(n * sizeof(*rt));
     int rc = fix != BLK_FIX_NONE && q->unsynced ? qcow2_commit(q) : 0;
 
-    if (rc)
-        return rc;
+    if (rc || !rt)
+        return rc ? rc : -ENOMEM;
+    memcpy(rt, q->rt, n * sizeof(*rt));
     count_all(c, fix == BLK_FIX_ALL);
-    if (c->no_memory)
-        return -ENOMEM;
-    /* Where something could not be read, what seems to be free may not be. */
-    if (c->found->failures)
-        fix = BLK_FIX_NONE;
-    q->checking = c;
-    compare(c, fix);
-    check_flags(c, fix == BLK_FIX_ALL);
-    rc = fix != BLK_FIX_NONE ? settle(c, fix) : 0;
-    q->checking = NULL;
+    if (c->no_memory) {
+        rc = -ENOMEM;
+    } else {
+        /* Where something could not be read, what seems to be free may not be. */
+        if (c->found->failures) {
+            fix = BLK_FIX_NONE;
+            c->found->corruptions_fixed = 0;
+        }
+        q->checking = c;
+        compare(c, fix);
+        /* Where there was a leak, a flag may be wrong for that alone. */
+        check_flags(c, fix == BLK_FIX_ALL || (c->found->leaks_fixed && !c->found->corruptions));
+        rc = fix != BLK_FIX_NONE ? settle(c, fix) : 0;
+        q->checking = NULL;
+    }
+    if (fix != BLK_FIX_ALL)
+        memcpy(q->rt, rt, n * sizeof(*rt));
     return rc;
 }
 

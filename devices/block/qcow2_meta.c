@@ -21,14 +21,10 @@ int qcow2_cache_init(struct qcow2_cache *c, uint32_t unit, uint64_t bytes)
 
 void qcow2_cache_fini(struct qcow2_cache *c)
 {
-    for (unsigned i = 0; c->buckets && i < c->nbuckets; i++) {
-        struct qcow2_slice *next;
+    struct list *pos;
 
-        for (struct qcow2_slice *s = c->buckets[i]; s; s = next) {
-            next = s->next;
-            free(s);
-        }
-    }
+    while (c->buckets && (pos = list_pop(&c->lru)))
+        free(container_of(pos, struct qcow2_slice, lru));
     free(c->buckets);
     *c = (struct qcow2_cache){0};
 }

@@ -207,11 +207,15 @@ static int ref_entry(struct qcow2 *q, uint64_t desc)
 static int ref_tree(struct qcow2 *q, const uint64_t *l1, uint32_t n, int delta)
 {
     uint32_t per_slice = qcow2_per_slice(q);
+    struct qcow2_set seen = {0};
     int rc = 0;
 
     for (uint32_t i = 0; !rc && i < n; i++) {
         uint64_t table = l1[i] & QCOW2_OFF_MASK;
 
+        rc = table ? qcow2_set_add(&seen, table >> q->bits) : 0;
+        if (rc == -EEXIST)
+            rc = qcow2_corrupt(q, "two L1 entries name the L2 table at %#llx", (unsigned long long)table);
         for (uint64_t at = table; !rc && table && at < table + q->cluster; at += q->l2.unit) {
             struct qcow2_slice *s;
 
@@ -232,6 +236,7 @@ static int ref_tree(struct qcow2 *q, const uint64_t *l1, uint32_t n, int delta)
         else if (!rc && table)
             qcow2_free(q, table >> q->bits, 1, true);
     }
+    free(seen.slots);
     return rc;
 }
 
@@ -257,7 +262,10 @@ static int fix_slice(struct qcow2 *q, uint64_t at, bool fix, uint64_t *wrong)
     for (uint32_t k = 0; !rc && k < qcow2_per_slice(q); k++) {
         uint8_t *p = s->data + k * q->entry;
         uint64_t desc = get_be64(p), flag;
+        struct qcow2_cl cl;
 
+        if (!qcow2_parse(q, s, k, &cl)) /* means nothing */
+            continue;
         rc = flag_of(q, desc, &flag);
         if (rc || (desc & QCOW2_COPIED) == flag)
             continue;
@@ -273,15 +281,17 @@ static int fix_slice(struct qcow2 *q, uint64_t at, bool fix, uint64_t *wrong)
 
 int qcow2_fix_flags(struct qcow2 *q, uint64_t *l1, uint32_t n, bool fix, uint64_t *wrong)
 {
+    struct qcow2_set seen = {0};
     int rc = 0;
 
-    if (q->data != q->b.file)
-        return 0;
-    for (uint32_t i = 0; !rc && i < n; i++) {
+    for (uint32_t i = 0; q->data == q->b.file && !rc && i < n; i++) {
         uint64_t table = l1[i] & QCOW2_OFF_MASK, flag = 0;
+        int known = table ? qcow2_set_add(&seen, table >> q->bits) : -EEXIST;
 
-        rc = flag_of(q, table, &flag);
-        for (uint64_t at = table; !rc && table && at < table + q->cluster; at += q->l2.unit)
+        if (table & (q->cluster - 1) || table >= q->file_end) /* means nothing */
+            continue;
+        rc = known == -ENOMEM ? known : flag_of(q, table, &flag);
+        for (uint64_t at = table; !rc && !known && at < table + q->cluster; at += q->l2.unit)
             rc = fix_slice(q, at, fix, wrong);
         if (rc || (table | flag) == l1[i])
             continue;
@@ -291,6 +301,7 @@ int qcow2_fix_flags(struct qcow2 *q, uint64_t *l1, uint32_t n, bool fix, uint64_
         else if (fix)
             l1[i] = table | flag;
     }
+    free(seen.slots);
     return rc;
 }
 
