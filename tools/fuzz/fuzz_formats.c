@@ -12,8 +12,8 @@
 enum {
     SECTOR = 512,
     PARTS = 256,
-    READ_MAX = 4 << 20, /* bytes of the disk's beginning that are read */
-    STEPS = 512,        /* of the walk through what lies where, and of reads across the disk */
+    READ_MAX = 1 << 20, /* bytes of the disk's beginning that are read */
+    STEPS = 64,         /* of the walk through what lies where, and of reads across the disk */
 };
 
 static const char *const formats[] = {"vdi", "vhd", "vhdx", "vmdk", "parallels", "bochs"};

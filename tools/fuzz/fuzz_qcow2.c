@@ -6,46 +6,77 @@
 #include "tools/fuzz/fuzz.h"
 #include "vmm/base/cleanup.h"
 
-enum { FILE_MAX = 4 << 20, LOOK = 64 << 10 };
+enum { FILE_MAX = 4 << 20, PAGE = 4096, LOOK = 64 << 10 };
 
-struct mem {
-    struct blk b;
-    uint8_t *bytes; /* FILE_MAX of them */
-};
+/* One file for all inputs: a new one of this size for each would cost more than all that is done with it. */
+static uint8_t bytes[FILE_MAX];
+static bool touched[FILE_MAX / PAGE]; /* pages that are perhaps not zero */
+
+static void touch(uint64_t off, uint64_t len)
+{
+    for (uint64_t page = off / PAGE; page <= (off + len - 1) / PAGE; page++)
+        touched[page] = true;
+}
 
 static int mem_rw(struct blk *b, const struct blk_io *io)
 {
-    struct mem *m = container_of(b, struct mem, b);
-
+    (void)b;
     if (io->op == BLK_FLUSH)
         return 0;
     if (!range_fits(io->off, io->len, FILE_MAX))
         return -ENOSPC;
-    if (io->op == BLK_READ)
-        iov_put(io->iov, 0, m->bytes + io->off, io->len);
-    else if (io->op == BLK_WRITE)
-        iov_get(io->iov, 0, m->bytes + io->off, io->len);
+    if (io->op == BLK_READ) {
+        iov_put(io->iov, 0, bytes + io->off, io->len);
+        return 0;
+    }
+    touch(io->off, io->len);
+    if (io->op == BLK_WRITE)
+        iov_get(io->iov, 0, bytes + io->off, io->len);
     else
-        memset(m->bytes + io->off, 0, io->len);
+        memset(bytes + io->off, 0, io->len);
     return 0;
 }
 
 static void mem_close(struct blk *b)
 {
-    free(container_of(b, struct mem, b)->bytes);
+    (void)b;
+    for (unsigned page = 0; page < array_len(touched); page++)
+        if (touched[page])
+            memset(bytes + (size_t)page * PAGE, 0, PAGE);
+    memset(touched, 0, sizeof(touched));
 }
 
 static const struct blk_driver mem_driver = {
-    .name = "mem", .size = sizeof(struct mem), .rw = mem_rw, .close = mem_close};
+    .name = "mem", .size = sizeof(struct blk), .rw = mem_rw, .close = mem_close};
 
 static struct blk *new_mem(const uint8_t *data, size_t size)
 {
     struct blk *b = blk_node(&mem_driver, "image", NULL);
-    struct mem *m = container_of(b, struct mem, b);
 
-    m->bytes = xcalloc(1, FILE_MAX);
-    memcpy(m->bytes, data, size);
+    if (size) {
+        memcpy(bytes, data, size);
+        touch(0, size);
+    }
     b->lim = (struct blk_limits){.size = align_up(size, 512), .align = 512, .grows = true};
+    return b;
+}
+
+static const char below[512] = "what is below";
+
+static int base_rw(struct blk *b, const struct blk_io *io)
+{
+    (void)b;
+    iov_put(io->iov, 0, below + io->off, io->len);
+    return 0;
+}
+
+static const struct blk_driver base_driver = {.name = "base", .size = sizeof(struct blk), .rw = base_rw};
+
+static struct blk *new_base(void)
+{
+    struct blk *b = blk_node(&base_driver, "base", NULL);
+
+    b->lim = (struct blk_limits){.size = sizeof(below), .align = 512, .read_only = true};
     return b;
 }
 
@@ -59,7 +90,7 @@ static struct blk *open_image(const uint8_t *data, size_t size, bool read_only, 
     b->file = new_mem(data, size);
     opts_default(qcow2_driver.opts, b);
     if (!opts_parse(qcow2_driver.opts, b, NULL, options, &err) && !qcow2_driver.open(b, &o, &err)) {
-        b->backing = new_mem((const uint8_t *)"what is below", 13);
+        b->backing = new_base();
         return b;
     }
     assert(err.code && err.msg[0]);
