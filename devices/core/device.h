@@ -31,12 +31,19 @@ struct device_command {
     int (*run)(struct device *d, const void *args, json_t *reply, struct err *err);
 };
 
+/* Which thread a device's lane is on. */
+enum device_loop {
+    LOOP_MAIN, /* with consoles and platform devices */
+    LOOP_IO,   /* with disks */
+    LOOP_OWN,  /* one of its own */
+};
+
 struct device_class {
     const char *name, *summary;
-    size_t size;                                    /* DEVICE_SIZE(); zeroed by the core */
-    const struct opt *opts;                         /* parsed into the instance before init; may be NULL */
-    const char *first;                              /* option that a leading bare word sets, or NULL */
-    bool io;                                        /* runs on the I/O loop, not the one of consoles */
+    size_t size;            /* DEVICE_SIZE(); zeroed by the core */
+    const struct opt *opts; /* parsed into the instance before init; may be NULL */
+    const char *first;      /* option that a leading bare word sets, or NULL */
+    enum device_loop loop;
     bool internal;                                  /* made by the machine, never by name from the command line */
     int (*init)(struct device *d, struct err *err); /* after a failure fini follows */
     void (*fini)(struct device *d);                 /* copes with a half-done init */
@@ -63,8 +70,7 @@ enum request { REQ_RESET, REQ_POWEROFF, REQ_EXIT, REQ_CRASHED, REQ_BUTTON, REQ_Q
 struct device_env {
     struct gmem *mem;
     struct bus *pio, *mmio;
-    struct loop *loop;    /* console, platform devices */
-    struct loop *io_loop; /* disks, networks */
+    struct loop *loop; /* the main one */
     struct msi_sink *msi;
     struct pci_bus *pci; /* NULL on a board without */
     /* An input of interrupt line `gsi` (shared lines are ORed).  Set-up only. */

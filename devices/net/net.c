@@ -5,6 +5,9 @@
 #include "vmm/base/cleanup.h"
 
 struct net_core {
+    uint8_t bounce[NET_FRAME_MAX]; /* a frame of the guest's that lies in too many pieces */
+    struct iovec whole;
+    size_t peeked; /* bytes of the frame that net_next() is about */
     struct net_counters counters[NET_QUEUES_MAX];
 };
 
@@ -64,6 +67,15 @@ bool net_frame_ok(struct net_frame *f)
                           gso == VIRTIO_NET_HDR_GSO_UDP || gso == VIRTIO_NET_HDR_GSO_UDP_L4);
 }
 
+/* Copies a frame, so that it is one piece. */
+static void gather(struct net_core *c, struct net_frame *f)
+{
+    iov_get(f->iov, 0, c->bounce, f->len);
+    c->whole = (struct iovec){c->bounce, f->len};
+    f->iov = &c->whole;
+    f->niov = 1;
+}
+
 int net_send(struct net *n, unsigned queue, struct net_frame *f)
 {
     size_t len = f->len;
@@ -73,6 +85,8 @@ int net_send(struct net *n, unsigned queue, struct net_frame *f)
         net_drop(n, NET_DROP_MALFORMED);
         return 0;
     }
+    if (f->niov > NET_IOV_MAX)
+        gather(n->core, f);
     rc = n->cls->send(n, queue, f);
     if (!rc)
         count(&n->core->counters[queue].tx, len);
@@ -81,16 +95,15 @@ int net_send(struct net *n, unsigned queue, struct net_frame *f)
 
 bool net_peek(struct net *n, unsigned queue, struct net_frame *ret)
 {
-    return n->cls->peek(n, queue, ret);
+    if (!n->cls->peek(n, queue, ret))
+        return false;
+    n->core->peeked = ret->len;
+    return true;
 }
 
 void net_next(struct net *n, unsigned queue)
 {
-    struct net_frame f;
-
-    if (!n->cls->peek(n, queue, &f))
-        return;
-    count(&n->core->counters[queue].rx, f.len);
+    count(&n->core->counters[queue].rx, n->core->peeked);
     n->cls->next(n, queue);
 }
 

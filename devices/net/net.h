@@ -53,7 +53,7 @@ int net_send(struct net *n, unsigned queue, struct net_frame *f) must_check;
 /* The next frame for the guest, in the host's memory and valid until the next call of one of these three; false: none,
  * readable() follows.  Asked again it answers the same. */
 bool net_peek(struct net *n, unsigned queue, struct net_frame *ret) must_check;
-/* Done with it. */
+/* Done with the frame that net_peek() just gave. */
 void net_next(struct net *n, unsigned queue);
 
 /* What NIC and backend can do together; fixed from net_open() on. */
@@ -90,6 +90,7 @@ uint64_t net_dropped(const struct net *n, enum net_drop why);
 /* The classes of this build; NULL-terminated. */
 extern const struct net_class *const net_classes[];
 const struct net_class *net_class_find(const char *name);
+struct opt_choice net_choice(unsigned i); /* the same for option tables */
 
 /* From the init of `dev`, whose lane, loop and id the backend uses; `n` is what the class says in size, zeroed, and its
  * options are parsed. */

@@ -1,79 +1,39 @@
 #include <linux/if_ether.h>
 
-#include "devices/net/backend.h"
+#include "devices/testing/netscript.h"
+#include "vmm/base/cleanup.h"
 #include "vmm/base/test.h"
 
 enum { TSO4 = VIRTIO_NET_HDR_GSO_TCPV4, CSUM = VIRTIO_NET_HDR_F_NEEDS_CSUM };
 
-/* A backend that keeps what it is sent, and has one frame to hand out. */
-struct script {
-    struct net n;
-    struct net_frame got, next;
-    unsigned sent, left;
-    int answer;
-};
-
-static bool script_peek(struct net *n, unsigned queue, struct net_frame *ret)
-{
-    struct script *s = container_of(n, struct script, n);
-
-    (void)queue;
-    *ret = s->next;
-    return s->left;
-}
-
-static void script_next(struct net *n, unsigned queue)
-{
-    (void)queue;
-    container_of(n, struct script, n)->left--;
-}
-
-static int script_send(struct net *n, unsigned queue, struct net_frame *f)
-{
-    struct script *s = container_of(n, struct script, n);
-
-    (void)queue;
-    s->got = *f;
-    s->sent += !s->answer;
-    return s->answer;
-}
-
-static int script_open(struct net *n, struct err *err)
-{
-    (void)n;
-    (void)err;
-    return 0;
-}
-
-static void script_close(struct net *n)
-{
-    (void)n;
-}
-
-static const struct net_class script_class = {
-    .name = "script",
-    .size = sizeof(struct script),
-    .takes = ~0ull,
-    .peek = script_peek,
-    .next = script_next,
-    .send = script_send,
-    .open = script_open,
-    .close = script_close,
-};
-
+static struct net *net;
 static uint8_t bytes[NET_FRAME_MAX + 1];
 static struct iovec iov;
+
+static void told(struct net_user *u, unsigned queue)
+{
+    (void)u;
+    (void)queue;
+}
+
+static void plug(void)
+{
+    static struct net_user user = {.readable = told, .writable = told};
+
+    net = xcalloc(1, net_null.size);
+    assert_int_equal(net_open(&net_null, net, NULL, &user, NULL), 0);
+}
+
+static void unplug(void)
+{
+    net_close(net);
+    free(net);
+}
 
 static struct net_frame frame(size_t len, struct virtio_net_hdr_v1 hdr)
 {
     iov = (struct iovec){bytes, len};
     return (struct net_frame){.hdr = hdr, .iov = &iov, .niov = 1, .len = len};
-}
-
-static void open_script(struct script *s)
-{
-    *s = (struct script){0};
-    assert_int_equal(net_open(&script_class, &s->n, NULL, NULL, NULL), 0);
 }
 
 static void frames_that_are_not_what_their_headers_say_are_dropped(void **state)
@@ -96,66 +56,66 @@ static void frames_that_are_not_what_their_headers_say_are_dropped(void **state)
         {60, {.flags = CSUM, .gso_type = TSO4}, false},
         {60, {.flags = CSUM, .gso_type = 2, .gso_size = 1000}, false},
     };
-    struct script s;
     unsigned good = 0;
 
     (void)state;
-    open_script(&s);
+    plug();
     for (size_t i = 0; i < array_len(rows); i++) {
         struct net_frame f = frame(rows[i].len, rows[i].hdr);
 
         good += rows[i].good;
-        assert_int_equal(net_send(&s.n, 0, &f), 0);
-        assert_int_equal(s.sent, good);
-        assert_int_equal(net_dropped(&s.n, NET_DROP_MALFORMED), i + 1 - good);
+        assert_int_equal(net_send(net, 0, &f), 0);
+        assert_int_equal(netscript->nout, good);
+        assert_int_equal(net_dropped(net, NET_DROP_MALFORMED), i + 1 - good);
     }
-    assert_int_equal(net_counters(&s.n, 0)->tx.frames, good);
-    net_close(&s.n);
+    assert_int_equal(net_counters(net, 0)->tx.frames, good);
+    unplug();
 }
 
 static void a_header_says_no_more_than_what_matters(void **state)
 {
     const struct virtio_net_hdr_v1 odd = {.flags = 0xfe, .csum_start = 14, .num_buffers = 9, .hdr_len = 5000};
     struct net_frame f = frame(60, odd);
-    struct script s;
 
     (void)state;
-    open_script(&s);
-    assert_int_equal(net_send(&s.n, 0, &f), 0);
-    assert_memory_equal(&s.got.hdr, &(struct virtio_net_hdr_v1){0}, sizeof(s.got.hdr));
-    net_close(&s.n);
+    plug();
+    assert_int_equal(net_send(net, 0, &f), 0);
+    assert_memory_equal(&netscript->out[0].hdr, &(struct virtio_net_hdr_v1){0}, sizeof(f.hdr));
+    unplug();
 }
 
 static void frames_count_when_they_are_through(void **state)
 {
     struct net_frame f = frame(100, (struct virtio_net_hdr_v1){0});
-    struct script s;
 
     (void)state;
-    open_script(&s);
-    s.answer = -EAGAIN;
-    assert_int_equal(net_send(&s.n, 0, &f), -EAGAIN);
-    assert_int_equal(net_counters(&s.n, 0)->tx.frames, 0);
-    s.answer = 0;
-    assert_int_equal(net_send(&s.n, 0, &f), 0);
-    assert_int_equal(net_counters(&s.n, 0)->tx.bytes, 100);
-    s.next = frame(70, (struct virtio_net_hdr_v1){0});
-    s.left = 1;
-    assert_true(net_peek(&s.n, 0, &f));
-    assert_true(net_peek(&s.n, 0, &f));
-    assert_int_equal(net_counters(&s.n, 0)->rx.frames, 0);
-    net_next(&s.n, 0);
-    assert_false(net_peek(&s.n, 0, &f));
-    assert_int_equal(net_counters(&s.n, 0)->rx.bytes, 70);
-    assert_int_equal(net_limits(&s.n)->queues, 1);
-    net_close(&s.n);
+    plug();
+    netscript->room = 0;
+    assert_int_equal(net_send(net, 3, &f), -EAGAIN);
+    assert_int_equal(net_counters(net, 3)->tx.frames, 0);
+    netscript->room = 1;
+    assert_int_equal(net_send(net, 3, &f), 0);
+    assert_int_equal(net_counters(net, 3)->tx.bytes, 100);
+    netscript_put(0, &f.hdr, bytes, 70);
+    assert_true(net_peek(net, 0, &f));
+    assert_true(net_peek(net, 0, &f));
+    assert_int_equal(net_counters(net, 0)->rx.frames, 0);
+    net_next(net, 0);
+    assert_false(net_peek(net, 0, &f));
+    assert_int_equal(net_counters(net, 0)->rx.bytes, 70);
+    unplug();
 }
 
 static void backends_are_found_by_name(void **state)
 {
+    unsigned n = 0;
+
     (void)state;
-    assert_non_null(net_class_find("null"));
+    assert_ptr_equal(net_class_find("null"), &net_null);
     assert_null(net_class_find("nul"));
+    for (; net_choice(n).name; n++)
+        assert_ptr_equal(net_class_find(net_choice(n).name), net_classes[n]);
+    assert_null(net_classes[n]);
 }
 
 int main(void)

@@ -19,3 +19,10 @@ const struct net_class *net_class_find(const char *name)
             return *c;
     return NULL;
 }
+
+struct opt_choice net_choice(unsigned i)
+{
+    const struct net_class *c = net_classes[i];
+
+    return c ? (struct opt_choice){c->name, c->summary, c->opts, c->size} : (struct opt_choice){.name = NULL};
+}

@@ -108,14 +108,14 @@ void test_env_init(struct test_env *t, uint64_t ram)
     for (unsigned i = 0; i < TEST_LINES; i++)
         irq_or_init(&t->ors[i], (struct irq){.set = line_set, .far = t, .pin = i});
     if (gmem_create(ram, GMEM_ANON, 0, &t->env.mem, &err) || loop_create("test", &t->env.loop, &err) ||
-        loop_create("test-io", &t->env.io_loop, &err))
+        loop_create("test-io", &t->io_loop, &err))
         test_env_ends("test_env_init", &err);
 }
 
 void test_env_fini(struct test_env *t)
 {
     assert(!t->ndoorbells);
-    loop_destroy(t->env.io_loop);
+    loop_destroy(t->io_loop);
     loop_destroy(t->env.loop);
     bus_destroy(t->env.mmio);
     bus_destroy(t->env.pio);
@@ -153,6 +153,7 @@ const char *test_env_options(const struct device_class *cls, int image, char *bu
         {"virtio-balloon", "stats=3600000"},
         {"virtio-blk", "path=/proc/self/fd/%d"},
         {"virtio-console", "port=agent:null"},
+        {"virtio-net", "null,mac=52:54:00:12:34:56"},
     };
 
     *buf = 0;

@@ -14,6 +14,7 @@ struct test_line {
 
 struct test_env {
     struct device_env env; /* attach_virtio and pci are the test's to set */
+    struct loop *io_loop;
     struct test_line lines[TEST_LINES];
     struct msi msis[TEST_MSIS]; /* the first ones */
     unsigned nmsis;             /* all */

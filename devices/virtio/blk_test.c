@@ -355,9 +355,9 @@ static void cpu_and_io_thread_meet(void **s)
     d = (struct vdriver){.t = &vdriver_mmio, .queue_size = 16};
     test_env_init(&d.e, VDRIVER_RAM);
     d.e.env.attach_virtio = vdriver_mmio.attach;
-    assert_int_equal(loop_thread(d.e.env.io_loop, &err), 0);
+    assert_int_equal(loop_thread(d.e.io_loop, &err), 0);
     assert_int_equal(device_create(device_class_find("virtio-blk"), "dev0", path, &dev, &err), 0);
-    assert_int_equal(device_init(dev, &d.e.env, d.e.env.io_loop, &err), 0);
+    assert_int_equal(device_init(dev, &d.e.env, d.e.io_loop, &err), 0);
     d.v = container_of(dev, struct virtio, dev);
     device_reset(dev);
     device_settle(dev);

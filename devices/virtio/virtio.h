@@ -63,6 +63,7 @@ void vq_push(struct vq *q, struct vq_chain *c);
 /* Publishes what was pushed; interrupts if the driver wants it. */
 void vq_flush(struct vq *q);
 unsigned vq_index(const struct vq *q);
+unsigned vq_size(const struct vq *q); /* ring slots; 0 when it is not live */
 
 struct vq *virtio_queue(struct virtio *v, unsigned index);
 /* The device changed v->config: bumps the generation and tells the driver. */

@@ -228,3 +228,8 @@ unsigned vq_index(const struct vq *q)
 {
     return q->index;
 }
+
+unsigned vq_size(const struct vq *q)
+{
+    return q->layout ? q->s->size : 0;
+}

@@ -149,16 +149,62 @@ static int suggest(struct err *err, int code, const char *refused, const char *t
     return err_set(err, code, "%s; there is %s", refused, *list ? list : "none");
 }
 
-static int unknown_option(const struct opt *opts, const char *name, struct err *err)
+const struct opt *opts_chosen(const struct opt *opts, const void *obj, void **ret)
 {
-    const char *words[OPTS_MAX + 1];
+    for (; opts->name; opts++)
+        if (opts->kind == OPT_CHOICE) {
+            const struct opt_chosen *c = (const struct opt_chosen *)((const char *)obj + opts->off);
+
+            *ret = c->obj;
+            return c->is.opts;
+        }
+    return NULL;
+}
+
+/* The table, and the one that comes with what is chosen in it (or NULL). */
+struct parse {
+    const struct opt *opts[2];
+    void *obj[2];
+    uint64_t seen[2]; /* opts_parse(): rows that were in the text */
+};
+
+/* A row, and where it belongs. */
+struct target {
+    const struct opt *o;
+    void *obj;
+    uint64_t *seen, bit;
+};
+
+/* The tables as they are now that a choice may have been made. */
+static void open_tables(struct parse *p, const struct opt *opts, void *obj)
+{
+    p->opts[0] = opts;
+    p->obj[0] = obj;
+    p->opts[1] = opts_chosen(opts, obj, &p->obj[1]);
+}
+
+static struct target find_row(struct parse *p, const char *name)
+{
+    for (int i = 0; i < 2 && p->opts[i]; i++) {
+        const struct opt *o = opts_find(p->opts[i], name);
+
+        if (o)
+            return (struct target){o, p->obj[i], &p->seen[i], 1ull << (o - p->opts[i])};
+    }
+    return (struct target){NULL, NULL, NULL, 0};
+}
+
+static int unknown_option(const struct parse *p, const char *name, struct err *err)
+{
+    const char *words[2 * OPTS_MAX + 1];
     char refused[128];
     size_t n = 0;
 
-    for (; opts->name; opts++) {
-        assert(n < OPTS_MAX);
-        words[n++] = opts->name;
-    }
+    for (int i = 0; i < 2; i++)
+        for (const struct opt *o = p->opts[i]; o && o->name; o++) {
+            assert(o - p->opts[i] < OPTS_MAX);
+            words[n++] = o->name;
+        }
     words[n] = NULL;
     snprintf(refused, sizeof(refused), "unknown option \"%s\"", name);
     return suggest(err, ENOENT, refused, name, words);
@@ -226,6 +272,36 @@ static int list_add(const struct opt *o, struct opt_list *l, const char *value, 
     return 0;
 }
 
+static void drop_choice(struct opt_chosen *c)
+{
+    if (c->is.opts)
+        opts_clear(c->is.opts, c->obj);
+    free(c->obj);
+    *c = (struct opt_chosen){.obj = NULL};
+}
+
+static int choose(const struct opt *o, struct opt_chosen *ret, const char *value, struct err *err)
+{
+    const char *words[OPTS_MAX + 1];
+    struct opt_choice c;
+    char refused[128];
+    unsigned n = 0;
+
+    for (; (c = o->choice(n)).name && strcmp(c.name, value); n++) {
+        assert(n < OPTS_MAX);
+        words[n] = c.name;
+    }
+    words[n] = NULL;
+    snprintf(refused, sizeof(refused), "%s \"%s\" is unknown", o->name, value);
+    if (!c.name)
+        return suggest(err, EINVAL, refused, value, words);
+    drop_choice(ret);
+    *ret = (struct opt_chosen){.is = c, .obj = xcalloc(1, c.size)};
+    if (c.opts)
+        opts_default(c.opts, ret->obj);
+    return 0;
+}
+
 static int set(const struct opt *o, void *obj, const char *value, struct err *err)
 {
     void *at = (char *)obj + o->off;
@@ -248,15 +324,20 @@ static int set(const struct opt *o, void *obj, const char *value, struct err *er
         return set_word(o, at, value, err);
     case OPT_LIST:
         return list_add(o, at, value, err);
+    case OPT_CHOICE:
+        return choose(o, at, value, err);
     }
     return -EINVAL;
 }
 
 int opts_set(const struct opt *opts, void *obj, const char *name, const char *value, struct err *err)
 {
-    const struct opt *o = opts_find(opts, name);
+    struct parse p = {.seen = {0}};
+    struct target t;
 
-    return o ? set(o, obj, value, err) : unknown_option(opts, name, err);
+    open_tables(&p, opts, obj);
+    t = find_row(&p, name);
+    return t.o ? set(t.o, t.obj, value, err) : unknown_option(&p, name, err);
 }
 
 void opts_clear(const struct opt *opts, void *obj)
@@ -273,6 +354,8 @@ void opts_clear(const struct opt *opts, void *obj)
                 free(l->v[i]);
             free(l->v);
             *l = (struct opt_list){0};
+        } else if (opts->kind == OPT_CHOICE) {
+            drop_choice(at);
         }
     }
 }
@@ -288,7 +371,7 @@ void opts_default(const struct opt *opts, void *obj)
     for (; opts->name; opts++) {
         struct err err;
 
-        if (opts->kind != OPT_STRING && opts->kind != OPT_LIST)
+        if (opts->kind < array_len(size_of) && size_of[opts->kind])
             memset((char *)obj + opts->off, 0, size_of[opts->kind]);
         if (opts->dflt && set(opts, obj, opts->dflt, &err))
             assert(!"a table holds a default that its own row refuses");
@@ -315,46 +398,61 @@ static bool required(const struct opt *o)
     return !o->dflt && o->kind != OPT_BOOL && o->kind != OPT_STRING && o->kind != OPT_LIST;
 }
 
-int opts_parse(const struct opt *opts, void *obj, const char *first, const char *text, struct err *err)
+static int check_required(const struct parse *p, bool choices, struct err *err)
+{
+    for (int i = 0; i < 2; i++)
+        for (const struct opt *o = p->opts[i]; o && o->name; o++)
+            if ((o->kind == OPT_CHOICE) == choices && required(o) && !(p->seen[i] & 1ull << (o - p->opts[i])))
+                return err_set(err, EINVAL, "%s is missing; write %s=…", o->name, o->name);
+    return 0;
+}
+
+/* Choices (or all else), since what they bring may stand before them. */
+static int parse_items(struct parse *p, bool choices, const char *first, const char *text, struct err *err)
 {
     const char *rest = *text ? text : NULL;
-    uint64_t seen = 0;
 
     while (rest) {
         cleanup_free char *item = next_item(&rest);
         char *name = item, *value = strchr(item, '=');
-        const struct opt *o;
-        uint64_t bit;
+        struct target t;
         int rc;
 
         if (value)
             *value++ = 0;
-        if (!value && first) {
+        if (!value && first)
             value = item;
-            o = opts_find(opts, first);
-        } else {
-            o = opts_find(opts, name);
-        }
+        t = find_row(p, value == item ? first : name);
         first = NULL; /* the leading word only */
+        if ((t.o && t.o->kind == OPT_CHOICE) != choices)
+            continue;
         if (!*name)
             return err_set(err, EINVAL, "\"%s\" has an empty option; write ,, for a comma in a value", text);
-        if (!o)
-            return unknown_option(opts, name, err);
-        assert(o - opts < OPTS_MAX);
-        bit = 1ull << (o - opts);
-        if (seen & bit && o->kind != OPT_LIST)
-            return err_set(err, EINVAL, "%s is given twice", o->name);
-        seen |= bit;
-        if (!value && o->kind != OPT_BOOL)
-            return err_set(err, EINVAL, "%s needs a value; write %s=…", o->name, o->name);
-        rc = set(o, obj, value ? value : "on", err);
+        if (!t.o)
+            return unknown_option(p, name, err);
+        if (*t.seen & t.bit && t.o->kind != OPT_LIST)
+            return err_set(err, EINVAL, "%s is given twice", t.o->name);
+        *t.seen |= t.bit;
+        if (!value && t.o->kind != OPT_BOOL)
+            return err_set(err, EINVAL, "%s needs a value; write %s=…", t.o->name, t.o->name);
+        rc = set(t.o, t.obj, value ? value : "on", err);
         if (rc)
             return rc;
     }
-    for (const struct opt *o = opts; o->name; o++)
-        if (required(o) && !(seen & 1ull << (o - opts)))
-            return err_set(err, EINVAL, "%s is missing; write %s=…", o->name, o->name);
     return 0;
+}
+
+int opts_parse(const struct opt *opts, void *obj, const char *first, const char *text, struct err *err)
+{
+    struct parse p = {.seen = {0}};
+    int rc;
+
+    open_tables(&p, opts, obj);
+    if ((rc = parse_items(&p, true, first, text, err)) || (rc = check_required(&p, true, err)))
+        return rc;
+    open_tables(&p, opts, obj);
+    rc = parse_items(&p, false, first, text, err);
+    return rc ? rc : check_required(&p, false, err);
 }
 
 const char *opts_get(const struct opt *o, const void *obj, char *buf, size_t n)
@@ -377,6 +475,8 @@ const char *opts_get(const struct opt *o, const void *obj, char *buf, size_t n)
         return *(char *const *)at;
     case OPT_ENUM:
         return o->words[*(const uint32_t *)at];
+    case OPT_CHOICE:
+        return ((const struct opt_chosen *)at)->is.name;
     case OPT_LIST:
         return NULL;
     }

@@ -15,6 +15,7 @@ enum opt_kind {
     OPT_STRING, /* char *:   owned by the struct, freed by opts_clear() */
     OPT_ENUM,   /* uint32_t: index in `words` */
     OPT_LIST,   /* struct opt_list: a string a mention, in order; freed by opts_clear() */
+    OPT_CHOICE, /* struct opt_chosen: a word that brings options of its own; freed by opts_clear() */
 };
 
 struct opt_list {
@@ -23,15 +24,27 @@ struct opt_list {
 };
 enum { OPT_LIST_MAX = 64 }; /* strings in one list */
 
+/* One of several things to choose among.  Its options then stand beside those of the table that the choice is in. */
+struct opt_choice {
+    const char *name, *summary;
+    const struct opt *opts; /* may be NULL */
+    size_t size;            /* of their struct */
+};
+struct opt_chosen {
+    struct opt_choice is; /* name NULL: nothing yet */
+    void *obj;
+};
+
 struct opt {
     const char *name, *help;
     const char *dflt; /* as text; NULL: required for numbers and words, NULL pointer for strings */
     enum opt_kind kind;
     uint32_t off;
-    const char *const *words; /* OPT_ENUM: NULL-terminated */
-    uint64_t min, max;        /* numbers; max 0: no limit */
-    const char *arg;          /* what help calls the value: "FILE" and "DIR" complete as such; NULL: by kind */
-    char letter;              /* -X on a command line; 0: long form only */
+    const char *const *words;                /* OPT_ENUM: NULL-terminated */
+    struct opt_choice (*choice)(unsigned i); /* OPT_CHOICE: the i-th; name NULL behind the last */
+    uint64_t min, max;                       /* numbers; max 0: no limit */
+    const char *arg; /* what help calls the value: "FILE" and "DIR" complete as such; NULL: by kind */
+    char letter;     /* -X on a command line; 0: long form only */
 };
 
 #define OPT_OFF(T, f, type)                                                            \
@@ -72,14 +85,20 @@ struct opt {
     {                                                                                              \
         .name = n, .help = h, .kind = OPT_LIST, .off = OPT_OFF(T, f, struct opt_list), __VA_ARGS__ \
     }
+#define O_CHOICE(T, f, n, d, c, h, ...)                                                                            \
+    {                                                                                                              \
+        .name = n, .help = h, .dflt = d, .kind = OPT_CHOICE, .off = OPT_OFF(T, f, struct opt_chosen), .choice = c, \
+        __VA_ARGS__                                                                                                \
+    }
 #define O_END        \
     {                \
         .name = NULL \
     }
 
-/* Sets every option to its default (the struct's strings must be NULL or owned). */
+/* Sets every option to its default (the struct's strings must be NULL or owned).  A table has one choice at most. */
 void opts_default(const struct opt *opts, void *obj);
-/* One value from text.  Unknown name: -ENOENT with the nearest name in the message; bad value: -EINVAL. */
+/* One value from text, in the table or among the options of what is chosen in it.  Unknown name: -ENOENT with the
+ * nearest name in the message; bad value: -EINVAL. */
 int opts_set(const struct opt *opts, void *obj, const char *name, const char *value, struct err *err) must_check;
 /*
  * "key=value,key=value,flag" on top of what is set; ",," is a literal comma.  `first`, when not NULL, names the option
@@ -91,6 +110,8 @@ int opts_parse(const struct opt *opts, void *obj, const char *first, const char 
 const char *opts_get(const struct opt *o, const void *obj, char *buf, size_t n);
 /* The strings of a list.  Borrowed. */
 const struct opt_list *opts_list(const struct opt *o, const void *obj);
+/* The options that come with what was chosen in the table, and their struct in *ret; NULL: there are none. */
+const struct opt *opts_chosen(const struct opt *opts, const void *obj, void **ret);
 /* Frees the strings. */
 void opts_clear(const struct opt *opts, void *obj);
 /* The table entry of that name or NULL. */

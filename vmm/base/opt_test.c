@@ -31,6 +31,39 @@ static const struct opt window_opts[] = {
     O_END,
 };
 
+struct screen {
+    uint32_t size;
+    char *title;
+    struct opt_list flags;
+};
+static const struct opt screen_opts[] = {
+    O_U32(struct screen, size, "size", NULL, 1, 0, "in inches"),
+    O_STR(struct screen, title, "title", "none", "what it says"),
+    O_LIST(struct screen, flags, "flag", "words"),
+    O_END,
+};
+
+static struct opt_choice output(unsigned i)
+{
+    static const struct opt_choice outputs[] = {
+        {"nowhere", "no output", NULL, 1},
+        {"screen", "a screen", screen_opts, sizeof(struct screen)},
+        {.name = NULL},
+    };
+
+    return outputs[i];
+}
+
+struct player {
+    bool loud;
+    struct opt_chosen out;
+};
+static const struct opt player_opts[] = {
+    O_BOOL(struct player, loud, "loud", "off", "is it"),
+    O_CHOICE(struct player, out, "out", NULL, output, "where to"),
+    O_END,
+};
+
 static int with_disk(void **s)
 {
     static struct disk d;
@@ -262,6 +295,68 @@ static void the_nearest_word_is_near(void **s)
     assert_null(nearest_word(longer, words));
 }
 
+static int play(struct player *p, const char *text, struct err *err)
+{
+    opts_default(player_opts, p);
+    return opts_parse(player_opts, p, "out", text, err);
+}
+
+static void a_choice_brings_options_of_its_own(void **s)
+{
+    struct player p = {.loud = false};
+    struct screen *screen;
+    const struct opt *more;
+    void *obj;
+    struct err err;
+
+    (void)s;
+    assert_int_equal(play(&p, "screen,loud,size=24,flag=a,flag=b", &err), 0);
+    assert_string_equal(p.out.is.name, "screen");
+    screen = p.out.obj;
+    assert_true(p.loud);
+    assert_int_equal(screen->size, 24);
+    assert_string_equal(screen->title, "none");
+    assert_int_equal(screen->flags.n, 2);
+    more = opts_chosen(player_opts, &p, &obj);
+    assert_ptr_equal(more, screen_opts);
+    assert_ptr_equal(obj, screen);
+    assert_string_equal(opts_get(&player_opts[1], &p, NULL, 0), "screen");
+    assert_int_equal(opts_set(player_opts, &p, "title", "x", &err), 0);
+    assert_string_equal(screen->title, "x");
+    assert_int_equal(play(&p, "size=7,out=screen", &err), 0); /* in any order */
+    assert_int_equal(((struct screen *)p.out.obj)->size, 7);
+    assert_int_equal(play(&p, "nowhere", &err), 0);
+    assert_null(opts_chosen(player_opts, &p, &obj));
+    opts_clear(player_opts, &p);
+    assert_null(p.out.obj);
+}
+
+static void bad_choices_and_their_options_are_refused(void **s)
+{
+    static const struct {
+        const char *text, *why;
+    } rows[] = {
+        {"", "out is missing; write out=…"},
+        {"size=7", "out is missing; write out=…"},
+        {"scren", "out \"scren\" is unknown; did you mean \"screen\"?"},
+        {"screen", "size is missing; write size=…"},
+        {"nowhere,size=7", "unknown option \"size\"; there is loud, out"},
+        {"screen,siz=7", "unknown option \"siz\"; did you mean \"size\"?"},
+        {"screen,size=7,size=8", "size is given twice"},
+        {"screen,size=7,out=nowhere", "out is given twice"},
+        {"screen,size=x", "size \"x\" is not a number; write 10 or 0x3f8"},
+    };
+    struct player p = {.loud = false};
+    struct err err;
+
+    (void)s;
+    for (size_t i = 0; i < array_len(rows); i++) {
+        assert_true(play(&p, rows[i].text, &err) < 0);
+        assert_string_equal(err.msg, rows[i].why);
+    }
+    opts_clear(player_opts, &p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +370,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(get_gives_what_set_takes, with_disk, clear_disk),
         cmocka_unit_test(sizes_are_exact_or_refused),
         cmocka_unit_test(the_nearest_word_is_near),
+        cmocka_unit_test(a_choice_brings_options_of_its_own),
+        cmocka_unit_test(bad_choices_and_their_options_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,7 +2,7 @@
  * Completion for bash: verbs, options, the words that an option knows, files elsewhere.  Bash splits words at '=' and
  * ':', so `--option=VALUE` arrives as three words and the path in `file:PATH` stands alone.
  */
-#include "devices/core/device.h"
+#include "devices/net/net.h"
 #include "vmm/cli/cli.h"
 
 static const char head[] = "# bash completion for bothy; made by bothy help --as bash\n"
@@ -61,6 +61,15 @@ static void print_devices(FILE *f)
             fprintf(f, "%s ", (*cls)->name);
 }
 
+static void print_networks(FILE *f)
+{
+    struct opt_choice c;
+
+    for (unsigned i = 0; (c = net_choice(i)).name; i++)
+        fprintf(f, "%s ", c.name);
+    fputs("none ", f);
+}
+
 static void print_value(FILE *f, const struct opt *o)
 {
     char buf[CLI_ARG_MAX];
@@ -75,6 +84,8 @@ static void print_value(FILE *f, const struct opt *o)
         print_alternatives(f, arg);
     if (arg && !strncmp(arg, "DEVICE", 6))
         print_devices(f);
+    if (arg && !strncmp(arg, "NETWORK", 7))
+        print_networks(f);
     fprintf(f, "' files=%s;;\n", path_flag(arg));
 }
 

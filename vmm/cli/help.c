@@ -17,17 +17,22 @@ const struct cli_exit_text cli_exit_texts[] = {
 
 static const char *const kind_args[] = {
     [OPT_BOOL] = NULL,     [OPT_U32] = "N",   [OPT_U64] = "N",     [OPT_SIZE] = "SIZE",
-    [OPT_STRING] = "TEXT", [OPT_ENUM] = NULL, [OPT_LIST] = "TEXT",
+    [OPT_STRING] = "TEXT", [OPT_ENUM] = NULL, [OPT_LIST] = "TEXT", [OPT_CHOICE] = NULL,
 };
 
 const char *cli_arg_name(const struct opt *o, char *buf, size_t n)
 {
     size_t len = 0;
 
-    if (o->arg || o->kind != OPT_ENUM)
+    if (o->arg || (o->kind != OPT_ENUM && o->kind != OPT_CHOICE))
         return o->arg ? o->arg : kind_args[o->kind];
-    for (size_t i = 0; o->words[i] && len < n; i++)
-        len += (size_t)snprintf(buf + len, n - len, "%s%s", i ? "|" : "", o->words[i]);
+    for (unsigned i = 0; len < n; i++) {
+        const char *word = o->kind == OPT_ENUM ? o->words[i] : o->choice(i).name;
+
+        if (!word)
+            break;
+        len += (size_t)snprintf(buf + len, n - len, "%s%s", i ? "|" : "", word);
+    }
     return buf;
 }
 

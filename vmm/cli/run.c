@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "devices/block/driver.h"
+#include "devices/net/net.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
 #include "vmm/cli/cli.h"
@@ -93,6 +94,20 @@ static void list_keys(const char *name, const char *summary, const struct opt *o
         snprintf(word, sizeof(word), "%s%s%s", o->name, arg ? "=" : "", arg ? arg : "");
         printf("    %-22s %s%s%s%s\n", word, o->help, o->dflt ? " [" : "", o->dflt ? o->dflt : "", o->dflt ? "]" : "");
     }
+}
+
+static void list_networks(void)
+{
+    const struct device_class *card = device_class_find("virtio-net");
+
+    puts("Networks, with keys of their own:");
+    for (const struct net_class *const *c = net_classes; *c; c++) {
+        struct opt_choice net = net_choice((unsigned)(c - net_classes));
+
+        list_keys(net.name, net.summary, net.opts);
+    }
+    puts("\nAnd those of the card before any of them:");
+    list_keys(card->name, card->summary, card->opts);
 }
 
 static void list_devices(void)
@@ -202,6 +217,14 @@ static int run_config(const struct config *c, struct err *err)
     return r;
 }
 
+static bool asks_for_help(const struct opt_list *l)
+{
+    for (size_t i = 0; i < l->n; i++)
+        if (!strcmp(l->v[i], "help"))
+            return true;
+    return false;
+}
+
 static int run_verb(struct cli_line *l, struct err *err)
 {
     struct run_opts *o = l->opts;
@@ -209,11 +232,14 @@ static int run_verb(struct cli_line *l, struct err *err)
 
     if (o->config)
         r = start_from_file(l, err);
-    for (size_t i = 0; i < o->c.extra.n; i++)
-        if (!strcmp(o->c.extra.v[i], "help")) {
-            list_devices();
-            return 0;
-        }
+    if (asks_for_help(&o->c.extra)) {
+        list_devices();
+        return 0;
+    }
+    if (asks_for_help(&o->c.nets)) {
+        list_networks();
+        return 0;
+    }
     log_set_level(o->log_level);
     if (r >= 0)
         r = config_resolve(&o->c, err);

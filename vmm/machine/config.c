@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <sys/sysinfo.h>
 
+#include "devices/net/net.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/machine/board.h"
 
@@ -178,6 +179,25 @@ void config_put_option(FILE *f, const char *name, const char *value)
         fputs(*value == ',' ? ",," : (char[]){*value, 0}, f);
 }
 
+static void write_options(FILE *f, const struct opt *opts, const void *obj)
+{
+    const struct opt *more;
+    void *chosen;
+
+    for (const struct opt *o = opts; o && o->name; o++) {
+        char buf[64];
+
+        if (o->kind == OPT_LIST)
+            for (size_t j = 0; j < opts_list(o, obj)->n; j++)
+                config_put_option(f, o->name, opts_list(o, obj)->v[j]);
+        else
+            config_put_option(f, o->name, opts_get(o, obj, buf, sizeof(buf)));
+    }
+    more = opts ? opts_chosen(opts, obj, &chosen) : NULL;
+    if (more)
+        write_options(f, more, chosen);
+}
+
 /* Writes every option of each device out, so that the JSON shows what a default was. */
 static int resolve_devices(struct config *c, struct err *err)
 {
@@ -194,15 +214,7 @@ static int resolve_devices(struct config *c, struct err *err)
         f = open_memstream(&text, &len);
         if (!f)
             abort();
-        for (const struct opt *o = cd->cls->opts; o && o->name; o++) {
-            char buf[64];
-
-            if (o->kind == OPT_LIST)
-                for (size_t j = 0; j < opts_list(o, d)->n; j++)
-                    config_put_option(f, o->name, opts_list(o, d)->v[j]);
-            else
-                config_put_option(f, o->name, opts_get(o, d, buf, sizeof(buf)));
-        }
+        write_options(f, cd->cls->opts, d);
         fclose(f);
         device_destroy(d);
         free(cd->options);
@@ -285,6 +297,59 @@ static int add_disk(struct config *c, const char *spec, struct err *err)
     return config_add_class(c, "virtio-blk", options, id, err);
 }
 
+/* An address that a guest keeps from one start to the next where the user gave it an identity; else one of chance. */
+static int put_mac(FILE *f, const struct config *c, const char *id, struct err *err)
+{
+    const char *identity = c->uuid ? c->uuid : strcmp(c->name, opts_find(config_opts, "name")->dflt) ? c->name : NULL;
+    const char *parts[] = {identity, id};
+    uint64_t h = 0xcbf29ce484222325; /* FNV-1a */
+
+    if (!identity && getrandom(&h, sizeof(h), 0) != sizeof(h))
+        return err_set(err, errno, "getrandom: %s", strerror(errno));
+    for (size_t i = 0; identity && i < array_len(parts); i++)
+        for (const char *p = parts[i]; *p; p++)
+            h = (h ^ (uint8_t)*p) * 0x100000001b3;
+    fprintf(f, ",mac=52:54:%02x:%02x:%02x:%02x", (uint8_t)(h >> 56), (uint8_t)(h >> 40), (uint8_t)(h >> 24),
+            (uint8_t)h);
+    return 0;
+}
+
+static int add_net(struct config *c, const char *spec, struct err *err)
+{
+    char *options cleanup_free = NULL;
+    char id[32];
+    size_t len;
+    FILE *f = open_memstream(&options, &len);
+    int r = 0;
+
+    if (!f)
+        abort();
+    free_id(c, "net", id);
+    fputs(spec, f);
+    if (!strstr(spec, ",mac="))
+        r = put_mac(f, c, id, err);
+    fclose(f);
+    return r < 0 ? r : config_add_class(c, "virtio-net", options, id, err);
+}
+
+/* Without a word from the user the guest reaches the world, if this build can. */
+static int add_nets(struct config *c, struct err *err)
+{
+    int r = 0;
+
+    if (!c->nets.n && !count_class(c, "virtio-net"))
+        r = opts_set(config_opts, c, "net", net_class_find("user") ? "user" : "none", err);
+    if (c->nets.n == 1 && list_has(&c->nets, "none"))
+        return r; /* stays, so that what was resolved resolves to itself */
+    for (size_t i = 0; i < c->nets.n && r >= 0; i++)
+        r = strcmp(c->nets.v[i], "none")
+                ? add_net(c, c->nets.v[i], err)
+                : err_set(err, EINVAL, "--net none and another network are given; leave one of them out");
+    if (r >= 0)
+        list_clear(&c->nets);
+    return r;
+}
+
 /* Makes devices of the short forms, and those that every machine has. */
 static int resolve_short_forms(struct config *c, struct err *err)
 {
@@ -303,6 +368,8 @@ static int resolve_short_forms(struct config *c, struct err *err)
         r = add_disk(c, c->disks.v[i], err);
     for (size_t i = 0; i < c->extra.n && r >= 0; i++)
         r = config_add_device(c, c->extra.v[i], NULL, err);
+    if (r >= 0)
+        r = add_nets(c, err);
     if (r >= 0 && c->rng && !count_class(c, "virtio-rng"))
         r = config_add_class(c, "virtio-rng", "", NULL, err);
     if (r < 0)
@@ -341,8 +408,9 @@ int config_resolve(struct config *c, struct err *err)
         return err_set(err, EINVAL, "no kernel; give one with -k FILE");
     if (!c->acpi && c->board == BOARD_PCI)
         return err_set(err, EINVAL, "the pci machine needs ACPI; give --machine mmio with --acpi=off");
-    if ((r = resolve_topology(c, err)) < 0 || (r = resolve_memory(c, err)) < 0 || (r = resolve_uuid(c, err)) < 0 ||
-        (r = resolve_short_forms(c, err)) < 0 || (r = resolve_console_words(c, err)) < 0)
+    if ((r = resolve_topology(c, err)) < 0 || (r = resolve_memory(c, err)) < 0 ||
+        (r = resolve_short_forms(c, err)) < 0 || (r = resolve_uuid(c, err)) < 0 ||
+        (r = resolve_console_words(c, err)) < 0)
         return r;
     return resolve_devices(c, err);
 }

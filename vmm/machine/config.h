@@ -24,8 +24,8 @@ struct config {
     uint64_t memory, hugepage_size;
     uint32_t cpus, sockets, cores, threads;
     bool acpi, pit, rng, kaslr, kernel_cache, reboot;
-    struct opt_list disks, serials, consoles, extra; /* short forms: config_resolve() makes devices of them */
-    char *debugcon;                                  /* likewise */
+    struct opt_list disks, nets, serials, consoles, extra; /* short forms: config_resolve() makes devices of them */
+    char *debugcon;                                        /* likewise */
     struct config_device devices[CONFIG_DEVICES_MAX];
     unsigned ndevices;
 };
@@ -45,6 +45,8 @@ extern const char *const config_board_words[];
         O_SIZE(T, M memory, "memory", "512M", KiB(512), GiB(65536), "guest RAM", .letter = 'm'),                     \
         O_LIST(T, M disks, "disk", "a disk; --device help lists the keys of virtio-blk", .letter = 'd',              \
                .arg = "FILE[,KEY=VALUE]..."),                                                                        \
+        O_LIST(T, M nets, "net", "a network card; help lists the networks, none is no card", .letter = 'n',          \
+               .arg = "NETWORK[,KEY=VALUE]..."),                                                                     \
         O_LIST(T, M serials, "serial", "a serial port", .arg = CHARDEV_ARG),                                         \
         O_LIST(T, M consoles, "console", "a virtio console", .arg = CHARDEV_ARG),                                    \
         O_STR(T, M debugcon, "debugcon", NULL, "the debug port 0xe9", .arg = CHARDEV_ARG),                           \

@@ -41,6 +41,9 @@ static json_t *value_to_json(const struct opt *o, const void *obj)
 /* -EINVAL where a string cannot be written as JSON (not UTF-8). */
 static int put_options(json_t *into, const struct opt *opts, const void *obj, struct err *err)
 {
+    const struct opt *more;
+    void *chosen;
+
     for (const struct opt *o = opts; o && o->name; o++) {
         bool set = o->kind == OPT_LIST || opts_get(o, obj, (char[64]){0}, 64);
         json_t *v = value_to_json(o, obj);
@@ -50,7 +53,8 @@ static int put_options(json_t *into, const struct opt *opts, const void *obj, st
         if (v)
             json_object_set_new(into, o->name, v);
     }
-    return 0;
+    more = opts ? opts_chosen(opts, obj, &chosen) : NULL;
+    return more ? put_options(into, more, chosen, err) : 0;
 }
 
 int config_to_json(const struct config *c, char **ret, struct err *err)

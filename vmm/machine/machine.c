@@ -32,7 +32,10 @@ struct machine {
     const struct config *cfg; /* borrowed */
     struct device_env env;
     struct vm_user vm_user;
-    struct loop *loop, *io_loop; /* io_loop: NULL when no device asks for it */
+    struct loop *loop;
+    struct loop *loops[MACHINE_DEVICES_MAX]; /* the others, each with its thread */
+    unsigned nloops;
+    struct loop *io_loop; /* borrowed from those; NULL while no device asks for it */
     struct gmem *mem;
     struct bus *pio, *mmio;
     struct vm *vm;
@@ -347,9 +350,34 @@ int machine_reset(struct machine *m, struct err *err)
 
 /* --- creation --- */
 
+static int add_loop(struct machine *m, const char *name, struct loop **ret, struct err *err)
+{
+    int r = loop_create(name, ret, err);
+
+    if (r < 0)
+        return r;
+    assert(m->nloops < MACHINE_DEVICES_MAX);
+    m->loops[m->nloops++] = *ret;
+    return loop_thread(*ret, err);
+}
+
+static int find_loop(struct machine *m, const struct device_class *cls, const char *id, struct loop **ret,
+                     struct err *err)
+{
+    int r = 0;
+
+    if (cls->loop == LOOP_OWN)
+        return add_loop(m, id, ret, err);
+    if (cls->loop == LOOP_IO && !m->io_loop)
+        r = add_loop(m, "io", &m->io_loop, err);
+    *ret = cls->loop == LOOP_IO ? m->io_loop : m->loop;
+    return r;
+}
+
 static int add_device(struct machine *m, const struct device_class *cls, const char *id, const char *options,
                       struct err *err)
 {
+    struct loop *loop;
     struct device *d;
     int r = device_create(cls, id, options, &d, err);
 
@@ -357,7 +385,8 @@ static int add_device(struct machine *m, const struct device_class *cls, const c
         return err_wrap(err, "%s", id);
     assert(m->ndevs < MACHINE_DEVICES_MAX);
     m->devs[m->ndevs++] = d;
-    r = device_init(d, &m->env, cls->io ? m->io_loop : m->loop, err);
+    if ((r = find_loop(m, cls, id, &loop, err)) >= 0)
+        r = device_init(d, &m->env, loop, err);
     return r < 0 ? err_wrap(err, "%s", id) : 0;
 }
 
@@ -383,14 +412,6 @@ static int add_devices(struct machine *m, struct err *err)
     return 0;
 }
 
-static bool wants_io_loop(const struct config *c)
-{
-    for (unsigned i = 0; i < c->ndevices; i++)
-        if (c->devices[i].cls->io)
-            return true;
-    return false;
-}
-
 static int create(struct machine *m, struct err *err)
 {
     const struct config *c = m->cfg;
@@ -414,8 +435,6 @@ static int create(struct machine *m, struct err *err)
         return r;
     if ((r = loop_create("main", &m->loop, err)) < 0)
         return r;
-    if (wants_io_loop(c) && ((r = loop_create("io", &m->io_loop, err)) < 0 || (r = loop_thread(m->io_loop, err)) < 0))
-        return r;
     for (unsigned i = 0; i < VM_IOAPIC_PINS; i++)
         irq_or_init(&m->lines[i], vm_line(m->vm, i));
     m->env = (struct device_env){
@@ -423,7 +442,6 @@ static int create(struct machine *m, struct err *err)
         .pio = m->pio,
         .mmio = m->mmio,
         .loop = m->loop,
-        .io_loop = m->io_loop,
         .msi = vm_msi(m->vm),
         .line = env_line,
         .doorbell_add = env_doorbell_add,
@@ -461,7 +479,8 @@ void machine_destroy(struct machine *m)
     machine_stop(m);
     while (m->ndevs)
         device_destroy(m->devs[--m->ndevs]);
-    loop_destroy(m->io_loop);
+    while (m->nloops)
+        loop_destroy(m->loops[--m->nloops]);
     loop_destroy(m->loop);
     vm_destroy(m->vm);
     bus_destroy(m->mmio);
@@ -481,8 +500,8 @@ static void stand_still(struct machine *m)
     for (unsigned i = m->ndevs; i-- > 0;)
         device_stop(m->devs[i]);
     loop_clock_stop(m->loop);
-    if (m->io_loop)
-        loop_clock_stop(m->io_loop);
+    for (unsigned i = 0; i < m->nloops; i++)
+        loop_clock_stop(m->loops[i]);
     m->running = false;
 }
 
@@ -492,8 +511,8 @@ int machine_start(struct machine *m, struct err *err)
 
     assert(!m->running);
     m->running = true;
-    if (m->io_loop)
-        loop_clock_start(m->io_loop);
+    for (unsigned i = 0; i < m->nloops; i++)
+        loop_clock_start(m->loops[i]);
     loop_clock_start(m->loop);
     for (unsigned i = 0; i < m->ndevs; i++)
         device_start(m->devs[i]);
