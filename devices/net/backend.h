@@ -6,6 +6,7 @@ struct net_class {
     const char *name, *summary; /* "user" */
     size_t size;                /* of the backend's struct, which starts with struct net */
     const struct opt *opts;     /* its own keys; the NIC's stand beside them on the command line */
+    const char *first;          /* the one that "lan=NAME" sets, or NULL */
     net_offloads_t takes;       /* CSUM and HOST_*: what send() takes as it is; the core does the rest before */
     bool (*peek)(struct net *n, unsigned queue, struct net_frame *ret); /* as net_peek() */
     void (*next)(struct net *n, unsigned queue);

@@ -517,6 +517,7 @@ const struct net_class net_lan = {
     .summary = "a switch between the VMs of this user that name the same one",
     .size = sizeof(struct lan),
     .opts = lan_opts,
+    .first = "name",
     .takes = ~0ull,
     .peek = lan_peek,
     .next = lan_next,

@@ -24,5 +24,5 @@ struct opt_choice net_choice(unsigned i)
 {
     const struct net_class *c = net_classes[i];
 
-    return c ? (struct opt_choice){c->name, c->summary, c->opts, c->size} : (struct opt_choice){.name = NULL};
+    return c ? (struct opt_choice){c->name, c->summary, c->opts, c->size, c->first} : (struct opt_choice){.name = NULL};
 }

@@ -58,8 +58,8 @@ struct vnet {
     struct net *net; /* borrowed from `backend` */
     struct net_user user;
     uint8_t mac[ETH_ALEN];
-    bool far_end_down; /* says the backend */
-    struct work again; /* there may be more to receive */
+    bool unplugged, far_end_down; /* says the user; says the backend */
+    struct work again;            /* there may be more to receive */
     struct vq_chain chains[QUEUE_SIZE];
     struct vnet_state s;
 };
@@ -86,7 +86,7 @@ static struct virtio_net_config *config_of(struct vnet *n)
 
 static bool link_up(const struct vnet *n)
 {
-    return !n->far_end_down;
+    return !n->unplugged && !n->far_end_down;
 }
 
 /* ---- Filters: what of the network's the guest wants [5.1.6.5.1, 5.1.6.5.4]. ---- */
@@ -637,6 +637,57 @@ static void vnet_fini(struct device *d)
     virtio_fini(&n->v);
 }
 
+enum { LINK_UP, LINK_DOWN };
+static const char *const link_words[] = {[LINK_UP] = "up", [LINK_DOWN] = "down", NULL};
+
+struct link_args {
+    uint32_t state;
+};
+static const struct opt link_opts[] = {
+    O_ENUM(struct link_args, state, "state", NULL, link_words, "down: as if the cable were pulled"),
+    O_END,
+};
+
+static int link_run(struct device *d, const void *args, json_t *reply, struct err *err)
+{
+    struct vnet *n = container_of(d, struct vnet, v.dev);
+    const struct link_args *a = args;
+
+    (void)reply;
+    (void)err;
+    n->unplugged = a->state == LINK_DOWN;
+    link_changed(n);
+    return 0;
+}
+
+static const struct device_command vnet_commands[] = {
+    {.name = "link",
+     .help = "plug the cable in, or pull it",
+     .opts = link_opts,
+     .size = sizeof(struct link_args),
+     .run = link_run},
+    {.name = NULL},
+};
+
+static json_t *traffic_info(const struct net_counters *c)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "rx-frames", (json_int_t)c->rx.frames, "rx-bytes", (json_int_t)c->rx.bytes,
+                     "tx-frames", (json_int_t)c->tx.frames, "tx-bytes", (json_int_t)c->tx.bytes);
+}
+
+static json_t *vnet_info(struct device *d)
+{
+    struct vnet *n = container_of(d, struct vnet, v.dev);
+    json_t *pairs = json_array(), *drops = json_object();
+
+    for (unsigned i = 0; i < n->queues; i++)
+        json_array_append_new(pairs, traffic_info(net_counters(n->net, i)));
+    for (unsigned i = 0; i < NET_DROPS; i++)
+        json_object_set_new(drops, net_drop_names[i], json_integer((json_int_t)net_dropped(n->net, i)));
+    return json_pack("{s:s, s:s, s:o, s:o}", "network", n->backend.is.name, "link",
+                     link_words[link_up(n) ? LINK_UP : LINK_DOWN], "pairs", pairs, "drops", drops);
+}
+
 const struct device_class virtio_net = {
     .name = "virtio-net",
     .summary = "a network card",
@@ -647,4 +698,6 @@ const struct device_class virtio_net = {
     .init = vnet_init,
     .fini = vnet_fini,
     .settle = vnet_settle,
+    .commands = vnet_commands,
+    .info = vnet_info,
 };

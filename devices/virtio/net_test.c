@@ -552,6 +552,46 @@ static void a_lost_link_is_told_and_nothing_passes(void **s)
     unplug();
 }
 
+static void set_link(const char *args)
+{
+    struct err err;
+
+    assert_int_equal(device_command_run(&d.v->dev, device_command_find(&d.v->dev, "link"), args, NULL, &err), 0);
+}
+
+static void the_cable_can_be_pulled(void **s)
+{
+    (void)s;
+    plug(merge | with_control);
+    set_link("state=down");
+    assert_int_equal(status(), 0);
+    netscript->n.user->link(netscript->n.user, false);
+    set_link("state=up"); /* and there is still nobody at the other end */
+    assert_int_equal(status(), 0);
+    netscript->n.user->link(netscript->n.user, true);
+    assert_int_equal(status(), VIRTIO_NET_S_LINK_UP);
+    unplug();
+}
+
+static void information_has_traffic_and_drops(void **s)
+{
+    json_t *info, *pair, *drops;
+
+    (void)s;
+    plug_with(",queues=2", merge);
+    send_plain(TX, 100);
+    send_plain(TX, 5);
+    info = device_info(&d.v->dev);
+    assert_int_equal(json_array_size(json_object_get(info, "pairs")), 2);
+    pair = json_array_get(json_object_get(info, "pairs"), 0);
+    assert_int_equal(json_integer_value(json_object_get(pair, "tx-bytes")), 100);
+    drops = json_object_get(info, "drops");
+    assert_int_equal(json_integer_value(json_object_get(drops, "malformed")), 1);
+    assert_string_equal(json_string_value(json_object_get(info, "link")), "up");
+    json_decref(info);
+    unplug();
+}
+
 static void the_guest_is_told_the_mtu(void **s)
 {
     (void)s;
@@ -651,6 +691,8 @@ int main(void)
         cmocka_unit_test(pairs_work_when_the_driver_uses_them),
         cmocka_unit_test(without_mq_the_third_queue_is_for_control),
         cmocka_unit_test(a_lost_link_is_told_and_nothing_passes),
+        cmocka_unit_test(the_cable_can_be_pulled),
+        cmocka_unit_test(information_has_traffic_and_drops),
         cmocka_unit_test(the_guest_is_told_the_mtu),
         cmocka_unit_test(a_moved_guest_goes_on_and_announces_itself),
         cmocka_unit_test(frames_for_strangers_do_not_keep_the_lane),

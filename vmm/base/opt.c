@@ -407,6 +407,19 @@ static int check_required(const struct parse *p, bool choices, struct err *err)
     return 0;
 }
 
+/* Of "NAME=VALUE" where one of the choices of `first` is called so, the option that VALUE is for; NULL: it is not that.
+ */
+static const char *option_of_choice(const struct parse *p, const char *first, const char *name)
+{
+    const struct opt *o = first ? opts_find(p->opts[0], first) : NULL;
+    struct opt_choice c;
+
+    for (unsigned i = 0; o && o->kind == OPT_CHOICE && (c = o->choice(i)).name; i++)
+        if (!strcmp(c.name, name))
+            return c.first;
+    return NULL;
+}
+
 /* Choices (or all else), since what they bring may stand before them. */
 static int parse_items(struct parse *p, bool choices, const char *first, const char *text, struct err *err)
 {
@@ -414,15 +427,18 @@ static int parse_items(struct parse *p, bool choices, const char *first, const c
 
     while (rest) {
         cleanup_free char *item = next_item(&rest);
-        char *name = item, *value = strchr(item, '=');
+        char *value = strchr(item, '=');
+        const char *name = item, *of_choice = NULL;
         struct target t;
         int rc;
 
         if (value)
             *value++ = 0;
-        if (!value && first)
+        else if (first)
             value = item;
-        t = find_row(p, value == item ? first : name);
+        if (value && (of_choice = option_of_choice(p, first, item)) && choices)
+            value = item;
+        t = find_row(p, value == item ? first : of_choice ? of_choice : name);
         first = NULL; /* the leading word only */
         if ((t.o && t.o->kind == OPT_CHOICE) != choices)
             continue;

@@ -29,6 +29,7 @@ struct opt_choice {
     const char *name, *summary;
     const struct opt *opts; /* may be NULL */
     size_t size;            /* of their struct */
+    const char *first;      /* the one of them that VALUE sets in "NAME=VALUE", or NULL */
 };
 struct opt_chosen {
     struct opt_choice is; /* name NULL: nothing yet */
@@ -102,7 +103,8 @@ void opts_default(const struct opt *opts, void *obj);
 int opts_set(const struct opt *opts, void *obj, const char *name, const char *value, struct err *err) must_check;
 /*
  * "key=value,key=value,flag" on top of what is set; ",," is a literal comma.  `first`, when not NULL, names the option
- * that a leading word without '=' sets (the path of a disk).  Required options must be in the text, and none but lists
+ * that a leading word without '=' sets (the path of a disk).  If that is a choice, "CHOICE=VALUE" sets an option of the
+ * choice's as well.  Required options must be in the text, and none but lists
  * may be there twice.
  */
 int opts_parse(const struct opt *opts, void *obj, const char *first, const char *text, struct err *err) must_check;

@@ -47,7 +47,7 @@ static struct opt_choice output(unsigned i)
 {
     static const struct opt_choice outputs[] = {
         {"nowhere", "no output", NULL, 1},
-        {"screen", "a screen", screen_opts, sizeof(struct screen)},
+        {"screen", "a screen", screen_opts, sizeof(struct screen), "title"},
         {.name = NULL},
     };
 
@@ -325,6 +325,8 @@ static void a_choice_brings_options_of_its_own(void **s)
     assert_string_equal(screen->title, "x");
     assert_int_equal(play(&p, "size=7,out=screen", &err), 0); /* in any order */
     assert_int_equal(((struct screen *)p.out.obj)->size, 7);
+    assert_int_equal(play(&p, "screen=name,size=7", &err), 0);
+    assert_string_equal(((struct screen *)p.out.obj)->title, "name");
     assert_int_equal(play(&p, "nowhere", &err), 0);
     assert_null(opts_chosen(player_opts, &p, &obj));
     opts_clear(player_opts, &p);
@@ -344,6 +346,7 @@ static void bad_choices_and_their_options_are_refused(void **s)
         {"screen,siz=7", "unknown option \"siz\"; did you mean \"size\"?"},
         {"screen,size=7,size=8", "size is given twice"},
         {"screen,size=7,out=nowhere", "out is given twice"},
+        {"nowhere=x", "out is missing; write out=…"},
         {"screen,size=x", "size \"x\" is not a number; write 10 or 0x3f8"},
     };
     struct player p = {.loud = false};

@@ -314,8 +314,25 @@ static int put_mac(FILE *f, const struct config *c, const char *id, struct err *
     return 0;
 }
 
+/* "[ADDRESS:]PORT:PORT[/PROTOCOL]" as the user network's key for forwards has it. */
+static int put_forward(FILE *f, const char *spec, struct err *err)
+{
+    const char *slash = strchrnul(spec, '/'), *guest = memrchr(spec, ':', (size_t)(slash - spec)), *host;
+    const char *protocol = *slash ? slash + 1 : "tcp";
+
+    if (!guest || (strcmp(protocol, "tcp") && strcmp(protocol, "udp")))
+        return err_set(err, EINVAL, "--publish %s: write HOSTPORT:GUESTPORT, as in 8080:80 or 127.0.0.1:5353:53/udp",
+                       spec);
+    host = memrchr(spec, ':', (size_t)(guest - spec));
+    fprintf(f, ",hostfwd=%s:%.*s:%.*s-:%.*s", protocol, host ? (int)(host - spec) : 0, spec,
+            (int)(guest - (host ? host + 1 : spec)), host ? host + 1 : spec, (int)(slash - guest - 1), guest + 1);
+    return 0;
+}
+
+/* `spec` is "NETWORK[,key=value…]"; the first user network gets the published ports. */
 static int add_net(struct config *c, const char *spec, struct err *err)
 {
+    bool user = strcspn(spec, ",") == strlen("user") && !strncmp(spec, "user", strlen("user"));
     char *options cleanup_free = NULL;
     char id[32];
     size_t len;
@@ -328,8 +345,19 @@ static int add_net(struct config *c, const char *spec, struct err *err)
     fputs(spec, f);
     if (!strstr(spec, ",mac="))
         r = put_mac(f, c, id, err);
+    for (size_t i = 0; user && i < c->ports.n && r >= 0; i++)
+        r = put_forward(f, c->ports.v[i], err);
     fclose(f);
+    if (user)
+        list_clear(&c->ports);
     return r < 0 ? r : config_add_class(c, "virtio-net", options, id, err);
+}
+
+static int no_forwards(const struct config *c, struct err *err)
+{
+    return c->ports.n
+               ? err_set(err, EINVAL, "--publish %s: there is no user network for it; give --net user", c->ports.v[0])
+               : 0;
 }
 
 /* Without a word from the user the guest reaches the world, if this build can. */
@@ -339,15 +367,15 @@ static int add_nets(struct config *c, struct err *err)
 
     if (!c->nets.n && !count_class(c, "virtio-net"))
         r = opts_set(config_opts, c, "net", net_class_find("user") ? "user" : "none", err);
-    if (c->nets.n == 1 && list_has(&c->nets, "none"))
-        return r; /* stays, so that what was resolved resolves to itself */
+    if (r >= 0 && c->nets.n == 1 && list_has(&c->nets, "none"))
+        return no_forwards(c, err); /* "none" stays, so that what was resolved resolves to itself */
     for (size_t i = 0; i < c->nets.n && r >= 0; i++)
         r = strcmp(c->nets.v[i], "none")
                 ? add_net(c, c->nets.v[i], err)
                 : err_set(err, EINVAL, "--net none and another network are given; leave one of them out");
     if (r >= 0)
         list_clear(&c->nets);
-    return r;
+    return r < 0 ? r : no_forwards(c, err);
 }
 
 /* Makes devices of the short forms, and those that every machine has. */

@@ -24,8 +24,9 @@ struct config {
     uint64_t memory, hugepage_size;
     uint32_t cpus, sockets, cores, threads;
     bool acpi, pit, rng, kaslr, kernel_cache, reboot;
-    struct opt_list disks, nets, serials, consoles, extra; /* short forms: config_resolve() makes devices of them */
-    char *debugcon;                                        /* likewise */
+    struct opt_list disks, nets, ports, serials, consoles,
+        extra;      /* short forms: config_resolve() makes devices of them */
+    char *debugcon; /* likewise */
     struct config_device devices[CONFIG_DEVICES_MAX];
     unsigned ndevices;
 };
@@ -47,6 +48,8 @@ extern const char *const config_board_words[];
                .arg = "FILE[,KEY=VALUE]..."),                                                                        \
         O_LIST(T, M nets, "net", "a network card; help lists the networks, none is no card", .letter = 'n',          \
                .arg = "NETWORK[,KEY=VALUE]..."),                                                                     \
+        O_LIST(T, M ports, "publish", "a port of this host's that leads to one of the guest's", .letter = 'p',       \
+               .arg = "[ADDRESS:]PORT:PORT[/udp]"),                                                                  \
         O_LIST(T, M serials, "serial", "a serial port", .arg = CHARDEV_ARG),                                         \
         O_LIST(T, M consoles, "console", "a virtio console", .arg = CHARDEV_ARG),                                    \
         O_STR(T, M debugcon, "debugcon", NULL, "the debug port 0xe9", .arg = CHARDEV_ARG),                           \

@@ -1,3 +1,5 @@
+#include <stdlib.h>
+
 #include "vmm/base/test.h"
 #include "vmm/machine/config.h"
 
@@ -161,6 +163,66 @@ static void a_misspelt_device_gets_a_suggestion(void **s)
     assert_refused(&c, "did you mean \"virtio-balloon\"");
 }
 
+static void network_cards_have_lasting_addresses(void **s)
+{
+    char *mac = NULL;
+
+    (void)s;
+    for (int round = 0; round < 2; round++) {
+        struct config c = make();
+
+        set(&c, "name", "web");
+        set(&c, "net", "null");
+        set(&c, "net", "null,queues=4");
+        resolve(&c);
+        assert_non_null(strstr(device(&c, "net1")->options, "queues=4"));
+        assert_string_not_equal(strstr(device(&c, "net0")->options, ",mac="),
+                                strstr(device(&c, "net1")->options, ",mac="));
+        if (round)
+            assert_string_equal(strstr(device(&c, "net0")->options, ",mac="), mac);
+        else
+            mac = strdup(strstr(device(&c, "net0")->options, ",mac="));
+        config_fini(&c);
+    }
+    free(mac);
+}
+
+static void none_is_no_network_and_stands_alone(void **s)
+{
+    struct config c = make();
+
+    (void)s;
+    set(&c, "net", "none");
+    resolve(&c);
+    for (unsigned i = 0; i < c.ndevices; i++)
+        assert_string_not_equal(c.devices[i].cls->name, "virtio-net");
+    config_fini(&c);
+    c = make();
+    set(&c, "net", "none");
+    set(&c, "net", "null");
+    assert_refused(&c, "leave one of them out");
+    c = make();
+    set(&c, "net", "nul");
+    assert_refused(&c, "did you mean \"null\"");
+}
+
+static void published_ports_need_a_user_network(void **s)
+{
+    static const char *const bad[] = {"80", "8080:80/icmp", ""};
+    struct config c = make();
+
+    (void)s;
+    set(&c, "net", "null");
+    set(&c, "publish", "8080:80");
+    assert_refused(&c, "give --net user");
+    for (size_t i = 0; i < array_len(bad); i++) {
+        c = make();
+        set(&c, "net", "user");
+        set(&c, "publish", bad[i]);
+        assert_refused(&c, "write HOSTPORT:GUESTPORT");
+    }
+}
+
 /* What --dry-run prints, --config takes back and resolves to the same bytes. */
 static void resolved_json_resolves_to_itself(void **s)
 {
@@ -175,6 +237,8 @@ static void resolved_json_resolves_to_itself(void **s)
     set(&c, "disk", "x,,y.raw,ro");
     set(&c, "device", "virtio-balloon");
     set(&c, "console", "unix:/run/x");
+    set(&c, "net", "null,mtu=1400");
+    set(&c, "net", "lan=home");
     set(&c, "cpus", "4");
     resolve(&c);
     assert_int_equal(config_to_json(&c, &first, &err), 0);
@@ -232,6 +296,9 @@ int main(void)
         cmocka_unit_test(absurd_memory_is_refused),
         cmocka_unit_test(a_uuid_is_made_or_checked),
         cmocka_unit_test(a_misspelt_device_gets_a_suggestion),
+        cmocka_unit_test(network_cards_have_lasting_addresses),
+        cmocka_unit_test(none_is_no_network_and_stands_alone),
+        cmocka_unit_test(published_ports_need_a_user_network),
         cmocka_unit_test(resolved_json_resolves_to_itself),
         cmocka_unit_test(bad_json_is_told_with_its_place),
     };
