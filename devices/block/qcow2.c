@@ -25,7 +25,8 @@
  * that are too high: leaks, which a check mends.  Refcount blocks may go out earlier, alone.  New tables are zeroed in
  * the file before anything can name them.  Since this order costs one sync more than none, lazy refcounts (which would
  * save writing counts) are not made use of, but the flag is kept; images that others left dirty are mended at open.
- * Changes that no order makes safe (snapshots) are done with the dirty bit set.
+ * Changes that no order makes safe (snapshots) are done with the dirty bit set; version 2 has none, and flags of such
+ * an image may be left wrong, which harms nobody, and a check mends it.
  *
  * Freeing.  A freed cluster must not be used anew while (a) a table in the file may name it, or (b) a request that
  * learnt its place earlier is still under way.  So it goes through three lists: `freed` until the end of the next

@@ -306,8 +306,9 @@ int qcow2_overhead(uint64_t size, const void *opts, uint64_t *ret, uint64_t *uni
 /* ---- Another size. ---- */
 
 /* An L1 table of `n` entries. */
-static int grow_l1(struct qcow2 *q, uint32_t n, struct qcow2_header *h)
+static int grow_l1(struct qcow2 *q, uint32_t n)
 {
+    struct qcow2_header h = q->h;
     uint64_t first, old = max_u64(qcow2_clusters(q, q->h.l1_size * 8ull), 1), old_off = q->h.l1_off;
     uint64_t *l1;
     int rc = qcow2_alloc_meta(q, qcow2_clusters(q, n * 8ull), &first);
@@ -324,9 +325,9 @@ static int grow_l1(struct qcow2 *q, uint32_t n, struct qcow2_header *h)
     if (!rc)
         rc = qcow2_commit(q);
     if (!rc) {
-        h->l1_size = n;
-        h->l1_off = first << q->bits;
-        rc = qcow2_header_switch(q, h);
+        h.l1_size = n;
+        h.l1_off = first << q->bits;
+        rc = qcow2_header_switch(q, &h);
     }
     if (rc)
         qcow2_unalloc(q, first, qcow2_clusters(q, n * 8ull));
@@ -337,16 +338,12 @@ static int grow_l1(struct qcow2 *q, uint32_t n, struct qcow2_header *h)
 
 static int set_size(struct qcow2 *q, uint64_t size)
 {
-    uint64_t n = l1_entries(q->bits, q->grains > 1, size);
     struct qcow2_header h = q->h;
-    int rc;
+    int rc = qcow2_commit(q);
 
-    if (n > QCOW2_L1_MAX / 8)
-        return -EFBIG;
     h.size = size;
-    rc = qcow2_commit(q);
     if (!rc)
-        rc = n > h.l1_size ? grow_l1(q, (uint32_t)n, &h) : qcow2_header_switch(q, &h);
+        rc = qcow2_header_switch(q, &h);
     if (!rc)
         q->b.lim.size = size;
     return rc;
@@ -390,19 +387,34 @@ static int grow(struct qcow2 *q, uint64_t size)
 {
     uint64_t old = q->h.size, below = q->b.backing ? q->b.backing->lim.size : 0;
     uint64_t end = min_u64(size, max_u64(align_up(old, q->cluster), below));
+    uint64_t n = l1_entries(q->bits, q->grains > 1, size);
     int rc;
 
+    if (n > QCOW2_L1_MAX / 8)
+        return -EFBIG;
     pthread_mutex_lock(&q->lock);
     rc = qcow2_begin(q);
-    if (!rc)
-        rc = set_size(q, size);
+    if (!rc && n > q->h.l1_size)
+        rc = grow_l1(q, (uint32_t)n);
     pthread_mutex_unlock(&q->lock);
-    /* What was hidden behind the old end: the rest of its last cluster, and the backing file's. */
-    if (!rc && end > old)
+    if (rc)
+        return rc;
+    /* Before the header says so: what was hidden behind the old end, the rest of its last cluster and the backing
+     * file's, must never be seen. */
+    q->b.lim.size = size;
+    if (end > old)
         rc = blk_zero(&q->b, old, end - old, false);
     if (!rc && q->raw)
         rc = blk_pwrite(q->data, "", 1, size - 1);
-    return rc ? rc : blk_flush(&q->b);
+    if (!rc)
+        rc = blk_flush(&q->b);
+    pthread_mutex_lock(&q->lock);
+    if (!rc)
+        rc = set_size(q, size);
+    pthread_mutex_unlock(&q->lock);
+    if (rc)
+        q->b.lim.size = old;
+    return rc;
 }
 
 int qcow2_resize(struct blk *b, uint64_t size, struct err *err)
