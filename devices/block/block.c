@@ -311,6 +311,15 @@ void blk_submit(struct blk *b, struct blk_req *r)
         route(r, b);
 }
 
+void blk_retry(struct blk_req *r)
+{
+    lane_begin(r->top->lane);
+    if (r->cut)
+        r->io.iov[r->io.niov - 1].iov_len += r->cut;
+    whole(r);
+    route(r, r->top);
+}
+
 void blk_kick(struct blk *b)
 {
     for (; b; b = b->file) {

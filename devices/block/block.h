@@ -100,6 +100,8 @@ void blk_close(struct blk *b); /* with all below; nothing in flight; accepts NUL
 
 /* Every request is answered by done(), also those that fail the core's checks: -EINVAL (off or len), -EROFS. */
 void blk_submit(struct blk *b, struct blk_req *r);
+/* What is left of a request that done() was told has failed, from done() or later: as if it were submitted now. */
+void blk_retry(struct blk_req *r);
 /* After a batch of submits: hands them to the kernel in one go. */
 void blk_kick(struct blk *b);
 

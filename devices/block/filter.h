@@ -15,6 +15,18 @@ uint64_t fault_seen(struct blk *b);                       /* requests selected s
 
 /* ---- Of `throttle`. ---- */
 
+enum { THROTTLE_BURST_MAX_MS = 3600 * 1000 };
+
+struct throttle_limits {
+    uint64_t iops, bps; /* 0: none */
+    uint32_t burst_ms;
+};
+/* The topmost one of a tree; NULL: there is none. */
+struct blk *throttle_find(struct blk *b);
+/* In the lane; what waits is let through by the new limits. */
+void throttle_set(struct blk *b, const struct throttle_limits *l);
+struct throttle_limits throttle_get(struct blk *b);
+
 struct rate {
     uint64_t per_sec;  /* 0: no limit */
     uint64_t burst_ns; /* what was not used that long ago may still be used */

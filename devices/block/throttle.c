@@ -8,12 +8,9 @@
 #include "devices/block/filter.h"
 #include "vmm/base/clock.h"
 
-enum { BURST_MAX_MS = 3600 * 1000 };
-
 struct throttle {
     struct blk b;
-    uint64_t iops, bps;
-    uint32_t burst_ms;
+    struct throttle_limits l;
     pthread_mutex_t lock; /* of the rates */
     struct rate requests, bytes;
     struct list waiting; /* in the lane */
@@ -21,12 +18,14 @@ struct throttle {
 };
 
 static const struct opt throttle_opts[] = {
-    O_U64(struct throttle, iops, "iops", "0", 0, 1000000000, "requests per second; 0: no limit"),
-    O_SIZE(struct throttle, bps, "bps", "0", 0, 0, "bytes per second; 0: no limit"),
-    O_U32(struct throttle, burst_ms, "burst", "100", 0, BURST_MAX_MS,
+    O_U64(struct throttle, l.iops, "iops", "0", 0, 1000000000, "requests per second; 0: no limit"),
+    O_SIZE(struct throttle, l.bps, "bps", "0", 0, 0, "bytes per second; 0: no limit"),
+    O_U32(struct throttle, l.burst_ms, "burst", "100", 0, THROTTLE_BURST_MAX_MS,
           "after a pause so many milliseconds' worth may pass at once"),
     O_END,
 };
+
+extern const struct blk_driver throttle_driver;
 
 static struct throttle *throttle_of(struct blk *b)
 {
@@ -116,18 +115,49 @@ static void throttle_submit(struct blk *b, struct blk_req *r)
         pump(t);
 }
 
+static void set_rates(struct throttle *t)
+{
+    uint64_t burst_ns = t->l.burst_ms * (NS_PER_SEC / 1000);
+
+    t->requests = (struct rate){.per_sec = t->l.iops, .burst_ns = burst_ns};
+    t->bytes = (struct rate){.per_sec = t->l.bps, .burst_ns = burst_ns};
+}
+
+struct blk *throttle_find(struct blk *b)
+{
+    while (b && b->drv != &throttle_driver)
+        b = b->file;
+    return b;
+}
+
+void throttle_set(struct blk *b, const struct throttle_limits *l)
+{
+    struct throttle *t = throttle_of(b);
+
+    pthread_mutex_lock(&t->lock);
+    t->l = *l;
+    set_rates(t);
+    pthread_mutex_unlock(&t->lock);
+    timer_disarm(&t->timer);
+    pump(t);
+    blk_kick(b->file);
+}
+
+struct throttle_limits throttle_get(struct blk *b)
+{
+    return throttle_of(b)->l;
+}
+
 static int throttle_open(struct blk *b, const struct blk_open_opts *o, struct err *err)
 {
     struct throttle *t = throttle_of(b);
-    uint64_t burst_ns = t->burst_ms * (NS_PER_SEC / 1000);
 
     (void)o;
     pthread_mutex_init(&t->lock, NULL);
-    t->requests = (struct rate){.per_sec = t->iops, .burst_ns = burst_ns};
-    t->bytes = (struct rate){.per_sec = t->bps, .burst_ns = burst_ns};
+    set_rates(t);
     list_init(&t->waiting);
     t->timer = (struct timer){.lane = b->lane, .clk = CLK_HOST, .fire = fire};
-    if (!t->iops && !t->bps)
+    if (!t->l.iops && !t->l.bps)
         return err_set(err, EINVAL, "%s: throttle has no limit; give it iops=… or bps=…", b->name);
     return 0;
 }

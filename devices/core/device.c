@@ -194,20 +194,21 @@ int device_command_run(struct device *d, const struct device_command *cmd, const
 
 json_t *device_info(struct device *d)
 {
-    json_t *ret = json_object(), *more;
+    json_t *ret = json_object(), *state = json_object(), *more;
 
     json_object_set_new(ret, "class", json_string(d->cls->name));
     lane_lock(&d->lane);
+    more = d->cls->info ? d->cls->info(d) : NULL;
     for (const struct device_part *p = d->parts; p < d->parts + d->nparts; p++) {
         json_t *v = p->count == 1 ? state_to_json(p->desc, p->obj) : json_array();
 
         for (unsigned i = 0; p->count != 1 && i < p->count; i++)
             json_array_append_new(v, state_to_json(p->desc, (const char *)p->obj + (size_t)i * p->desc->size));
-        json_object_set_new(ret, *p->name ? p->name : "state", v);
+        json_object_set_new(state, *p->name ? p->name : d->cls->name, v);
     }
-    more = d->cls->info ? d->cls->info(d) : NULL;
     lane_unlock(&d->lane);
     json_object_update(ret, more);
+    json_object_set_new(ret, "state", state);
     json_decref(more);
     return ret;
 }

@@ -21,7 +21,7 @@ struct device;
 struct pci_bus;
 struct virtio;
 
-/* What can be asked of a device while its machine is there: "bothy ctl SOCKET blk0.resize size=20G". */
+/* What can be asked of a device while its machine is there: "bothy ctl SOCKET disk0.resize size=20G". */
 struct device_command {
     const char *name, *help;
     const struct opt *opts; /* its arguments; NULL: none */
@@ -82,7 +82,8 @@ struct device_env {
     int (*attach_virtio)(struct device_env *env, struct virtio *v, struct err *err);
     /* Acted on later, by the main loop. */
     void (*request)(struct device_env *env, enum request r, int code);
-    /* REQ_PAUSE because of what the user is told: what failed, and what to do before the guest is continued. */
+    /* REQ_PAUSE because of what the user is told: what failed, and, last, what to do before the
+     * guest is continued. */
     void (*pause)(struct device_env *env, const char *why);
 };
 
@@ -141,7 +142,7 @@ const struct device_command *device_command_find(const struct device *d, const c
 /* With `args`, "key=value,…".  Takes the lane; the caller sees to cmd->still. */
 int device_command_run(struct device *d, const struct device_command *cmd, const char *args, json_t *reply,
                        struct err *err) must_check;
-/* The state tables' fields and cls->info, an object by part; the caller's.  Takes the lane. */
+/* What cls->info says, and the fields of the state tables by part; the caller's.  Takes the lane. */
 json_t *device_info(struct device *d) must_check;
 
 /* In the order of the life cycle; take the lane. */

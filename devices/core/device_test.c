@@ -289,8 +289,8 @@ static void info_has_every_part_and_what_the_class_adds(void **s)
     y->s.reg = 7;
     y->parts[1].index = 3;
     info = device_info(&y->dev);
-    want = json_pack("{s:s, s:{s:i}, s:[{s:i}, {s:i}], s:i}", "class", "diary", "state", "reg", 7, "part", "index", 0,
-                     "index", 3, "pages", 12);
+    want = json_pack("{s:s, s:i, s:{s:{s:i}, s:[{s:i}, {s:i}]}}", "class", "diary", "pages", 12, "state", "diary",
+                     "reg", 7, "part", "index", 0, "index", 3);
     assert_true(json_equal(info, want));
     json_decref(info);
     json_decref(want);

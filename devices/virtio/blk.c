@@ -1,8 +1,9 @@
 /* Block device [VIRTIO-v1.2 5.2]: up to 64 queues in front of one disk image.  No SCSI commands. */
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
+#include <stdio.h>
 
-#include "devices/block/block.h"
+#include "devices/block/filter.h"
 #include "devices/virtio/virtio.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
@@ -25,8 +26,11 @@ static const char *const cache_words[] = {
     [BLK_CACHE_UNSAFE] = "unsafe",
     NULL,
 };
-enum { ON_ERROR_REPORT, ON_ERROR_IGNORE };
-static const char *const on_error_words[] = {[ON_ERROR_REPORT] = "report", [ON_ERROR_IGNORE] = "ignore", NULL};
+/* What follows when the host's disk fails; QEMU's words. */
+enum { ON_ERROR_REPORT, ON_ERROR_IGNORE, ON_ERROR_STOP, ON_ERROR_ENOSPC };
+#define READ_ERROR_WORDS [ON_ERROR_REPORT] = "report", [ON_ERROR_IGNORE] = "ignore", [ON_ERROR_STOP] = "stop"
+static const char *const read_error_words[] = {READ_ERROR_WORDS, NULL};
+static const char *const write_error_words[] = {READ_ERROR_WORDS, [ON_ERROR_ENOSPC] = "enospc", NULL};
 
 struct vblk_req { /* one for each descriptor head */
     struct blk_req io;
@@ -34,6 +38,11 @@ struct vblk_req { /* one for each descriptor head */
     struct vq *q;
     struct gspan status;
     uint32_t reply; /* bytes that the guest gets when all goes well */
+    struct list kept;
+};
+
+struct vblk_counter {
+    uint64_t requests, bytes, errors;
 };
 
 struct vblk_state {
@@ -50,6 +59,8 @@ struct vblk {
     struct blk_user user;
     struct vblk_req *reqs;
     uint64_t unflushed; /* queues with pushed chains, a bit each */
+    struct list kept;   /* requests that failed, until the machine starts again */
+    struct vblk_counter counters[BLK_ZERO + 1];
     struct log_limit limit;
     struct vblk_state s;
 };
@@ -72,8 +83,10 @@ static const struct opt vblk_opts[] = {
           "folders, : between, in which files that the image names may lie besides its own", .arg = "DIR"),
     O_LIST(struct vblk, filters, "filter", "a filter above the image and its options, as in throttle:iops=100"),
     O_LIST(struct vblk, file_filters, "file-filter", "a filter between the image's format and its file"),
-    O_ENUM(struct vblk, werror, "werror", "report", on_error_words, "tell the guest of failed writes, or not"),
-    O_ENUM(struct vblk, rerror, "rerror", "report", on_error_words, "tell the guest of failed reads, or not"),
+    O_ENUM(struct vblk, werror, "werror", "report", write_error_words,
+           "when a write fails, tell the guest; say nothing; pause the guest and try again when it continues; or pause "
+           "it if the host's disk is full, and tell it of all else"),
+    O_ENUM(struct vblk, rerror, "rerror", "report", read_error_words, "when a read fails, as above"),
     O_END,
 };
 
@@ -116,21 +129,48 @@ static const char *const op_names[] = {
     [BLK_DISCARD] = "discard", [BLK_ZERO] = "write zeroes",
 };
 
+/* Would it do better later?  What no disk can do is the guest's mistake, not the host's. */
+static bool worth_keeping(uint32_t on_error, int ret)
+{
+    bool full = ret == -ENOSPC || ret == -EDQUOT;
+
+    if (ret == -EINVAL || ret == -EROFS || ret == -EOPNOTSUPP)
+        return false;
+    return on_error == ON_ERROR_STOP || (on_error == ON_ERROR_ENOSPC && full);
+}
+
+/* Unanswered, with the machine paused, until vblk_start(). */
+static void keep(struct vblk *b, struct vblk_req *r, int ret)
+{
+    char why[256];
+
+    list_add_tail(&b->kept, &r->kept);
+    snprintf(why, sizeof(why), "%s: %s at byte %llu of %s: %s; %s", b->v.dev.id, op_names[r->io.io.op],
+             (unsigned long long)r->io.off, b->path, strerror(-ret), ret == -EIO ? "mend the disk" : "make room");
+    b->v.dev.env->pause(b->v.dev.env, why);
+}
+
 static void vblk_done(struct blk_req *io, int ret)
 {
     struct vblk_req *r = container_of(io, struct vblk_req, io);
     struct vblk *b = container_of(io->top->user, struct vblk, user);
+    uint32_t on_error = io->io.op == BLK_READ ? b->rerror : b->werror;
 
+    b->counters[io->io.op].errors += ret != 0;
     if (!ret && io->io.op != BLK_READ && io->io.op != BLK_FLUSH && write_through(b)) {
         io->io.op = BLK_FLUSH;
         blk_submit(b->disk, io);
         blk_kick(b->disk);
         return;
     }
+    if (ret && worth_keeping(on_error, ret)) {
+        keep(b, r, ret);
+        return;
+    }
     if (ret && ret != -EOPNOTSUPP)
         log_guest(&b->limit, "%s: %s at byte %llu of %s: %s", b->v.dev.id, op_names[io->io.op],
                   (unsigned long long)io->off, b->path, strerror(-ret));
-    if (ret && (io->io.op == BLK_READ ? b->rerror : b->werror) == ON_ERROR_IGNORE)
+    if (ret && on_error == ON_ERROR_IGNORE)
         ret = 0;
     answer(b, r, !ret ? VIRTIO_BLK_S_OK : ret == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR);
 }
@@ -215,10 +255,13 @@ static void vblk_queue(struct virtio *v, struct vq *q)
             break;
         }
         status = decode(b, r);
-        if (status == VIRTIO_BLK_S_OK && r->io.done)
+        if (status == VIRTIO_BLK_S_OK && r->io.done) {
+            b->counters[r->io.io.op].requests++;
+            b->counters[r->io.io.op].bytes += r->io.io.len;
             blk_submit(b->disk, &r->io);
-        else
+        } else {
             answer(b, r, status);
+        }
     }
     blk_kick(b->disk);
     vblk_batch(&b->user);
@@ -235,7 +278,19 @@ static void vblk_reset(struct virtio *v)
 
     b->s = (struct vblk_state){.writeback = 1};
     b->unflushed = 0;
+    list_init(&b->kept);
     config_of(b)->wce = b->s.writeback;
+}
+
+static void vblk_queue_reset(struct virtio *v, struct vq *q)
+{
+    struct vblk *b = vblk_of(v);
+
+    for (struct list *n = b->kept.next, *next; n != &b->kept; n = next) {
+        next = n->next;
+        if (container_of(n, struct vblk_req, kept)->q == q)
+            list_del(n);
+    }
 }
 
 static void vblk_config_written(struct virtio *v, size_t off, size_t n)
@@ -258,6 +313,7 @@ static const struct virtio_ops vblk_ops = {
     .config_wr_len = 1,
     .reset = vblk_reset,
     .queue = vblk_queue,
+    .queue_reset = vblk_queue_reset,
     .config_written = vblk_config_written,
 };
 
@@ -282,7 +338,114 @@ static void fill_config(struct vblk *b)
         .max_write_zeroes_sectors = htole32(RANGE_SECTORS_MAX),
         .max_write_zeroes_seg = htole32(1),
         .write_zeroes_may_unmap = 1,
+        .wce = b->s.writeback,
     };
+}
+
+/* ---- While it runs. ---- */
+
+struct resize_args {
+    uint64_t size;
+};
+
+static const struct opt resize_opts[] = {
+    O_SIZE(struct resize_args, size, "size", NULL, 1, 0, "the new one, no less than now"),
+    O_END,
+};
+
+static int resize_run(struct device *d, const void *args, json_t *reply, struct err *err)
+{
+    struct vblk *b = container_of(d, struct vblk, v.dev);
+    uint64_t size = ((const struct resize_args *)args)->size, now = b->disk->lim.size;
+    int rc;
+
+    if (size < now || size % b->block_size)
+        return err_set(err, EINVAL, "size=%llu: the disk has %llu bytes and can only grow, by whole blocks of %u",
+                       (unsigned long long)size, (unsigned long long)now, b->block_size);
+    if (b->disk->lim.read_only)
+        return err_set(err, EROFS, "%s is read-only", b->path);
+    if (!b->disk->drv->resize)
+        return err_set(err, EOPNOTSUPP, "%s: format %s keeps its size; only qcow2 and raw grow", b->path,
+                       b->disk->drv->name);
+    rc = b->disk->drv->resize(b->disk, size, err);
+    if (!rc && (rc = blk_flush(b->disk)))
+        err_set(err, -rc, "%s: %s", b->path, strerror(-rc));
+    if (rc)
+        return rc;
+    fill_config(b);
+    virtio_config_changed(&b->v);
+    json_object_set_new(reply, "size", json_integer((json_int_t)b->disk->lim.size));
+    return 0;
+}
+
+static const struct opt throttle_opts[] = {
+    O_U64(struct throttle_limits, iops, "iops", "0", 0, 1000000000, "requests per second; 0: no limit"),
+    O_SIZE(struct throttle_limits, bps, "bps", "0", 0, 0, "bytes per second; 0: no limit"),
+    O_U32(struct throttle_limits, burst_ms, "burst", "100", 0, THROTTLE_BURST_MAX_MS,
+          "after a pause so many milliseconds' worth may pass at once"),
+    O_END,
+};
+
+static int throttle_run(struct device *d, const void *args, json_t *reply, struct err *err)
+{
+    struct vblk *b = container_of(d, struct vblk, v.dev);
+    struct blk *t = throttle_find(b->disk);
+    int rc = 0;
+
+    (void)reply;
+    if (!t) {
+        rc = blk_filter(b->disk, "throttle:iops=1", &t, err);
+        if (rc)
+            return rc;
+        t->user = b->disk->user;
+        b->disk = t;
+    }
+    throttle_set(t, args);
+    return 0;
+}
+
+static const struct device_command vblk_commands[] = {
+    {.name = "resize",
+     .help = "grow the image, and tell the guest",
+     .opts = resize_opts,
+     .size = sizeof(struct resize_args),
+     .still = true,
+     .run = resize_run},
+    {.name = "throttle",
+     .help = "limit requests and bytes per second; what is not given has no limit",
+     .opts = throttle_opts,
+     .size = sizeof(struct throttle_limits),
+     .run = throttle_run},
+    {.name = NULL},
+};
+
+static json_t *vblk_info(struct device *d)
+{
+    struct vblk *b = container_of(d, struct vblk, v.dev);
+    struct blk *t = throttle_find(b->disk);
+    json_t *ret = json_object();
+    unsigned kept = 0;
+
+    list_for_each (n, &b->kept)
+        kept++;
+    json_object_set_new(ret, "image", json_string(b->path));
+    json_object_set_new(ret, "size", json_integer((json_int_t)b->disk->lim.size));
+    for (size_t i = 0; i < array_len(b->counters); i++) {
+        const struct vblk_counter *c = &b->counters[i];
+
+        json_object_set_new(ret, op_names[i],
+                            json_pack("{s:I, s:I, s:I}", "requests", (json_int_t)c->requests, "bytes",
+                                      (json_int_t)c->bytes, "errors", (json_int_t)c->errors));
+    }
+    json_object_set_new(ret, "kept", json_integer(kept));
+    if (t) {
+        struct throttle_limits l = throttle_get(t);
+
+        json_object_set_new(ret, "throttle",
+                            json_pack("{s:I, s:I, s:I}", "iops", (json_int_t)l.iops, "bps", (json_int_t)l.bps, "burst",
+                                      (json_int_t)l.burst_ms));
+    }
+    return ret;
 }
 
 /* The strings with commas between. */
@@ -343,6 +506,7 @@ static int vblk_init(struct device *d, struct err *err)
     if (rc)
         return rc;
     b->user.batch = vblk_batch;
+    list_init(&b->kept);
     b->block_size = (uint32_t)max_u64(b->block_size, b->disk->lim.align);
     if (b->disk->lim.size % b->block_size)
         return err_set(err, EINVAL, "%s has %llu bytes, not a multiple of its block-size %u", b->path,
@@ -361,6 +525,17 @@ static int vblk_init(struct device *d, struct err *err)
     if (!rc)
         fill_config(b);
     return rc;
+}
+
+/* In the order in which they failed. */
+static void vblk_start(struct device *d)
+{
+    struct vblk *b = container_of(d, struct vblk, v.dev);
+    struct list *n;
+
+    while ((n = list_pop(&b->kept)))
+        blk_retry(&container_of(n, struct vblk_req, kept)->io);
+    blk_kick(b->disk);
 }
 
 static void vblk_settle(struct device *d)
@@ -389,4 +564,7 @@ const struct device_class virtio_blk = {
     .init = vblk_init,
     .fini = vblk_fini,
     .settle = vblk_settle,
+    .start = vblk_start,
+    .commands = vblk_commands,
+    .info = vblk_info,
 };

@@ -1,4 +1,5 @@
 #include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 #include <sched.h>
 #include <stdio.h>
@@ -33,25 +34,40 @@ static void eject(void)
 static const uint64_t all = BIT(VIRTIO_BLK_F_FLUSH) | BIT(VIRTIO_BLK_F_CONFIG_WCE) | BIT(VIRTIO_BLK_F_DISCARD) |
                             BIT(VIRTIO_BLK_F_WRITE_ZEROES) | BIT(VIRTIO_BLK_F_MQ);
 
-/* A request with `n` bytes of data at `data`, in two buffers if it can be; what its status byte says. */
-static uint8_t request_on(unsigned queue, uint32_t type, uint64_t sector, gpa_t data, uint32_t n, bool in,
-                          uint32_t *written)
+/* Makes a request with `n` bytes of data at `data`, in two buffers if it can be; where its status byte is. */
+static gpa_t submit(unsigned queue, uint32_t type, uint64_t sector, gpa_t data, uint32_t n, bool in)
 {
     struct virtio_blk_outhdr h = {.type = htole32(type), .sector = htole64(sector)};
     gpa_t at = vdriver_alloc(&d, sizeof(h) + 1);
     const struct vdriver_buf bufs[] = {
         {at, sizeof(h), false}, {data, n / 2, in}, {data + n / 2, n - n / 2, in}, {at + sizeof(h), 1, true}};
     uint8_t status = BAD;
-    uint16_t id;
 
     assert_int_equal(gmem_write(d.e.env.mem, at, &h, sizeof(h)), 0);
     assert_int_equal(gmem_write(d.e.env.mem, at + sizeof(h), &status, 1), 0);
     vdriver_add(&d, queue, bufs, 4, false);
     vdriver_kick(&d, queue);
     vdriver_run(&d);
-    assert_true(vdriver_used(&d, queue, &id, written));
-    assert_int_equal(gmem_read(d.e.env.mem, at + sizeof(h), &status, 1), 0);
+    return at + sizeof(h);
+}
+
+static uint8_t status_at(gpa_t at)
+{
+    uint8_t status;
+
+    assert_int_equal(gmem_read(d.e.env.mem, at, &status, 1), 0);
     return status;
+}
+
+/* The same, answered; what its status byte says. */
+static uint8_t request_on(unsigned queue, uint32_t type, uint64_t sector, gpa_t data, uint32_t n, bool in,
+                          uint32_t *written)
+{
+    gpa_t status = submit(queue, type, sector, data, n, in);
+    uint16_t id;
+
+    assert_true(vdriver_used(&d, queue, &id, written));
+    return status_at(status);
 }
 
 static uint8_t request(uint32_t type, uint64_t sector, gpa_t data, uint32_t n, bool in)
@@ -311,6 +327,231 @@ static void errors_are_told_unless_the_user_says_not_to(void **s)
     }
 }
 
+/* The machine does what it was asked for, pauses; then the user has it continue. */
+static void pause_and_continue(void)
+{
+    assert_int_equal(d.e.requests[REQ_PAUSE], 1);
+    d.e.requests[REQ_PAUSE] = 0;
+    device_stop(&d.v->dev); /* returns, whatever is kept */
+    device_start(&d.v->dev);
+    vdriver_run(&d);
+}
+
+static uint64_t info(const char *member)
+{
+    json_t *whole = device_info(&d.v->dev);
+    uint64_t ret = (uint64_t)json_integer_value(json_object_get(whole, member));
+
+    json_decref(whole);
+    return ret;
+}
+
+static void a_request_that_failed_is_kept_until_it_goes(void **s)
+{
+    static const struct {
+        const char *options;
+        bool in;
+    } rows[] = {
+        {",werror=enospc,filter=fault:op=write:times=2:do=enospc", false},
+        {",werror=stop,filter=fault:op=write:times=2", false},
+        {",rerror=stop,filter=fault:op=read:times=2", true},
+    };
+    char pattern[4096], got[4096];
+    uint32_t written;
+    uint16_t id;
+
+    (void)s;
+    memset(pattern, 7, sizeof(pattern));
+    for (size_t i = 0; i < array_len(rows); i++) {
+        bool in = rows[i].in;
+        gpa_t data, status;
+
+        insert(rows[i].options, SIZE);
+        vdriver_start(&d, all);
+        data = vdriver_alloc(&d, sizeof(pattern));
+        if (in)
+            assert_int_equal(pwrite(image, pattern, sizeof(pattern), 4096), sizeof(pattern));
+        else
+            assert_int_equal(gmem_write(d.e.env.mem, data, pattern, sizeof(pattern)), 0);
+        status = submit(0, in ? VIRTIO_BLK_T_IN : VIRTIO_BLK_T_OUT, 8, data, sizeof(pattern), in);
+        assert_non_null(strstr(d.e.why, in ? "dev0: read at byte 4096 of" : "dev0: write at byte 4096 of"));
+        pause_and_continue(); /* and it fails again */
+        assert_int_equal(info("kept"), 1);
+        assert_false(vdriver_used(&d, 0, &id, &written));
+        assert_int_equal(status_at(status), BAD);
+        pause_and_continue();
+        assert_int_equal(info("kept"), 0);
+        assert_true(vdriver_used(&d, 0, &id, &written));
+        assert_int_equal(written, in ? sizeof(pattern) + 1 : 1);
+        assert_int_equal(status_at(status), VIRTIO_BLK_S_OK);
+        if (in)
+            assert_int_equal(gmem_read(d.e.env.mem, data, got, sizeof(got)), 0);
+        else
+            assert_int_equal(pread(image, got, sizeof(got), 4096), sizeof(got));
+        assert_memory_equal(got, pattern, sizeof(got));
+        assert_int_equal(d.e.requests[REQ_PAUSE], 0);
+        eject();
+    }
+}
+
+static void many_are_kept(void **s)
+{
+    enum { N = 100, QUEUES = 4, FAIL = 60 };
+    gpa_t status[N];
+    uint32_t written;
+    uint16_t id;
+
+    (void)s;
+    insert(",queues=4,werror=stop,filter=fault:op=write:times=60", SIZE);
+    vdriver_start(&d, all);
+    for (uint32_t i = 0; i < N; i++) {
+        gpa_t data = vdriver_alloc(&d, 512);
+
+        assert_int_equal(gmem_write(d.e.env.mem, data, &i, sizeof(i)), 0);
+        status[i] = submit(i % QUEUES, VIRTIO_BLK_T_OUT, i, data, 512, false);
+        assert_int_equal(status_at(status[i]), i < FAIL ? BAD : VIRTIO_BLK_S_OK);
+    }
+    assert_int_equal(info("kept"), FAIL);
+    d.e.requests[REQ_PAUSE] = 1; /* asked for with each of them */
+    pause_and_continue();
+    for (uint32_t i = 0; i < N; i++) {
+        uint32_t there;
+
+        assert_int_equal(pread(image, &there, sizeof(there), i * 512), sizeof(there));
+        assert_int_equal(there, i);
+        assert_int_equal(status_at(status[i]), VIRTIO_BLK_S_OK);
+        assert_true(vdriver_used(&d, i % QUEUES, &id, &written));
+    }
+    assert_int_equal(info("kept"), 0);
+    eject();
+}
+
+/* With writes that go through to the image, what may fail is the flush behind one. */
+static void a_flush_is_kept_as_well(void **s)
+{
+    gpa_t data, status;
+
+    (void)s;
+    insert(",werror=stop,filter=fault:op=flush", SIZE);
+    vdriver_start(&d, 0);
+    data = vdriver_alloc(&d, 512);
+    status = submit(0, VIRTIO_BLK_T_OUT, 0, data, 512, false);
+    assert_int_equal(status_at(status), BAD);
+    pause_and_continue();
+    assert_int_equal(status_at(status), VIRTIO_BLK_S_OK);
+    eject();
+}
+
+static void what_is_kept_ends_with_a_reset(void **s)
+{
+    uint32_t written;
+    uint16_t id;
+
+    (void)s;
+    insert(",queues=2,werror=stop,filter=fault:op=write:times=4", SIZE);
+    for (int queue_alone = 0; queue_alone < 2; queue_alone++) {
+        vdriver_start(&d, all | BIT(VIRTIO_F_RING_RESET));
+        for (unsigned i = 0; i < 2; i++)
+            submit(i, VIRTIO_BLK_T_OUT, 0, vdriver_alloc(&d, 512), 512, false);
+        assert_int_equal(info("kept"), 2);
+        if (queue_alone) {
+            vdriver_set(&d, VDR_QUEUE, 0);
+            vdriver_set(&d, VDR_QUEUE_RESET, 1);
+            assert_int_equal(info("kept"), 1);
+        } else {
+            vdriver_reset(&d);
+            assert_int_equal(info("kept"), 0);
+            d.e.requests[REQ_PAUSE] = 0;
+        }
+    }
+    d.e.requests[REQ_PAUSE] = 1;
+    pause_and_continue();
+    assert_int_equal(info("kept"), 0);
+    assert_true(vdriver_used(&d, 1, &id, &written));
+    assert_int_equal(written, 1);
+    submit(1, VIRTIO_BLK_T_OUT, 0, vdriver_alloc(&d, 512), 512, false);
+    eject();
+}
+
+static void some_errors_are_told_at_once(void **s)
+{
+    gpa_t at;
+
+    (void)s;
+    insert(",werror=enospc,filter=fault:op=write", SIZE); /* the disk is not full, it is broken */
+    vdriver_start(&d, all);
+    at = vdriver_alloc(&d, 512);
+    assert_int_equal(request(VIRTIO_BLK_T_OUT, 0, at, 512, false), VIRTIO_BLK_S_IOERR);
+    eject();
+    insert(",werror=stop,rerror=stop,ro", SIZE); /* the guest is wrong, not the disk */
+    vdriver_start(&d, all);
+    at = vdriver_alloc(&d, 512);
+    assert_int_equal(request(VIRTIO_BLK_T_OUT, 0, at, 512, false), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(request(VIRTIO_BLK_T_IN, SIZE / 512, at, 512, true), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(d.e.requests[REQ_PAUSE], 0);
+    eject();
+}
+
+static int command(const char *name, const char *args, struct err *err)
+{
+    json_t *reply = json_object();
+    int rc = device_command_run(&d.v->dev, device_command_find(&d.v->dev, name), args, reply, err);
+
+    json_decref(reply);
+    return rc;
+}
+
+static void the_disk_grows_while_it_is_in_use(void **s)
+{
+    struct err err;
+    gpa_t at;
+
+    (void)s;
+    insert(",filter=throttle:iops=1000000", SIZE);
+    vdriver_start(&d, all);
+    vdriver_set_config(&d, offsetof(struct virtio_blk_config, wce), 0, 1);
+    at = vdriver_alloc(&d, 512);
+    assert_int_equal(request(VIRTIO_BLK_T_IN, SIZE / 512, at, 512, true), VIRTIO_BLK_S_IOERR);
+    assert_int_equal(d.t->interrupts(&d) & 2, 0);
+    assert_int_equal(command("resize", "size=3M", &err), 0);
+    assert_int_equal(d.t->interrupts(&d) & 2, 2);
+    assert_int_equal(vdriver_config(&d, 0, 8), (3 << 20) / 512);
+    assert_int_equal(vdriver_config(&d, offsetof(struct virtio_blk_config, wce), 1), 0); /* the driver's, as before */
+    assert_int_equal(lseek(image, 0, SEEK_END), 3 << 20);
+    write_then_read(0, (3 << 20) / 512 - 8);
+    assert_int_equal(command("resize", "size=2M", &err), -EINVAL);
+    assert_int_equal(command("resize", "size=3145729", &err), -EINVAL);
+    assert_int_equal(command("resize", "", &err), -EINVAL);
+    assert_int_equal(vdriver_config(&d, 0, 8), (3 << 20) / 512);
+    eject();
+    insert(",ro", SIZE);
+    assert_int_equal(command("resize", "size=2M", &err), -EROFS);
+    eject();
+}
+
+static void a_limit_comes_and_goes_while_the_disk_is_in_use(void **s)
+{
+    struct err err;
+    json_t *all_info;
+
+    (void)s;
+    insert("", SIZE);
+    vdriver_start(&d, all);
+    write_then_read(0, 0);
+    assert_int_equal(command("throttle", "iops=1000000,bps=1G", &err), 0);
+    all_info = device_info(&d.v->dev);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(all_info, "throttle"), "bps")), 1 << 30);
+    json_decref(all_info);
+    write_then_read(0, 8);
+    assert_int_equal(command("throttle", "iops=20,burst=0", &err), 0);
+    write_then_read(0, 16); /* two requests: the second one has waited */
+    assert_int_equal(command("throttle", "", &err), 0);
+    for (unsigned i = 0; i < 8; i++)
+        write_then_read(0, i * 8);
+    assert_int_equal(command("throttle", "ips=1", &err), -ENOENT);
+    eject();
+}
+
 static void a_header_in_pieces_is_one_header(void **s)
 {
     struct virtio_blk_outhdr h = {.type = htole32(VIRTIO_BLK_T_IN)};
@@ -429,6 +670,13 @@ int main(void)
         cmocka_unit_test(the_cache_mode_is_the_drivers_choice_and_kept),
         cmocka_unit_test(write_through_flushes_behind_every_write),
         cmocka_unit_test(errors_are_told_unless_the_user_says_not_to),
+        cmocka_unit_test(a_request_that_failed_is_kept_until_it_goes),
+        cmocka_unit_test(many_are_kept),
+        cmocka_unit_test(a_flush_is_kept_as_well),
+        cmocka_unit_test(what_is_kept_ends_with_a_reset),
+        cmocka_unit_test(some_errors_are_told_at_once),
+        cmocka_unit_test(the_disk_grows_while_it_is_in_use),
+        cmocka_unit_test(a_limit_comes_and_goes_while_the_disk_is_in_use),
         cmocka_unit_test(a_header_in_pieces_is_one_header),
         cmocka_unit_test(cpu_and_io_thread_meet),
         cmocka_unit_test(bad_options_are_refused),

@@ -23,7 +23,8 @@ MAY = {
     'vmm/cpu': ['vmm/base'],
     'vmm/kvm': BASICS + ['vmm/cpu'],
     'vmm/machine': BASICS + ['vmm/cpu', 'vmm/kvm', 'firmware/load', 'firmware/tables'] + ALL_DEVICES,
-    'vmm/cli': ['vmm/base', 'vmm/cpu', 'vmm/kvm', 'vmm/machine', 'devices/core', 'devices/block', 'devices/net'],
+    'vmm/control': ['vmm/base', 'vmm/loop', 'vmm/machine', 'devices/core'],
+    'vmm/cli': ['vmm/base', 'vmm/cpu', 'vmm/kvm', 'vmm/machine', 'vmm/control', 'devices/core', 'devices/block', 'devices/net'],
     'vmm': ['vmm/base', 'vmm/cli'],
     'devices/core': BASICS,
     'devices/pci': DEVICE,
@@ -32,12 +33,12 @@ MAY = {
     'devices/net': DEVICE,
     'devices/platform': DEVICE + ['devices/char'],
     'devices/virtio': DEVICE + ['devices/pci', 'devices/block', 'devices/char', 'devices/net'],
-    'devices/testing': BASICS + ALL_DEVICES,
+    'devices/testing': BASICS + ALL_DEVICES + ['vmm/machine'],
     'firmware/load': ['vmm/base', 'vmm/mem'],
     'firmware/tables': ['vmm/base', 'vmm/mem'],
 }
 # What only tests may include.
-TESTS_MAY = {'devices': ['devices/testing']}
+TESTS_MAY = {'devices': ['devices/testing'], 'vmm': ['devices/testing']}
 ENGINE = ('linux/kvm.h', 'vmm/kvm')
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.M)

@@ -10,6 +10,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
 #include "vmm/cli/cli.h"
+#include "vmm/control/control.h"
 #include "vmm/machine/machine.h"
 
 struct run_opts {
@@ -206,13 +207,18 @@ static void block_signals(void)
 
 static int run_config(const struct config *c, struct err *err)
 {
+    struct control *control = NULL;
     struct machine *m;
     int r;
 
     block_signals();
     if ((r = machine_create(c, &m, err)) < 0)
         return r;
-    r = run_machine(m, err);
+    if (c->control)
+        r = control_open(m, c->control, &control, err);
+    if (r >= 0)
+        r = run_machine(m, err);
+    control_close(control);
     machine_destroy(m);
     return r;
 }

@@ -24,9 +24,10 @@ struct config {
     uint64_t memory, hugepage_size;
     uint32_t cpus, sockets, cores, threads;
     bool acpi, pit, rng, kaslr, kernel_cache, reboot;
-    struct opt_list disks, nets, ports, serials, consoles,
-        extra;      /* short forms: config_resolve() makes devices of them */
-    char *debugcon; /* likewise */
+    char *control; /* socket's path; NULL: none */
+    /* Short forms: config_resolve() makes devices of them. */
+    struct opt_list disks, nets, ports, serials, consoles, extra;
+    char *debugcon;
     struct config_device devices[CONFIG_DEVICES_MAX];
     unsigned ndevices;
 };
@@ -69,6 +70,7 @@ extern const char *const config_board_words[];
                "place the kernel at random: costs some milliseconds, and no sharing with other guests"),             \
         O_BOOL(T, M kernel_cache, "kernel-cache", "on", "keep decompressed kernels in $XDG_CACHE_HOME/bothy"),       \
         O_BOOL(T, M reboot, "reboot", "on", "a guest's reboot starts it anew; off: it ends bothy"),                  \
+        O_STR(T, M control, "control", NULL, "a socket for \"bothy ctl\", while the guest runs", .arg = "FILE"),     \
         O_STR(T, M name, "name", "bothy", "what to call the guest in messages"),                                     \
         O_STR(T, M uuid, "uuid", NULL, "identity for the guest to read in SMBIOS; random when not given")
 
@@ -92,5 +94,8 @@ int config_resolve(struct config *c, struct err *err) must_check;
 
 /* JSON that ends with a newline; the caller's to free. */
 int config_to_json(const struct config *c, char **ret, struct err *err) must_check;
+/* An object's strings, integers and booleans as "key=value,…", but those in `but`; the caller's.
+ */
+int config_options_from_json(struct json_t *o, const char *const *but, char **ret, struct err *err) must_check;
 /* On top of what is there; `where` names the text in messages.  Unknown keys are errors with a suggestion. */
 int config_from_json(struct config *c, const char *text, const char *where, struct err *err) must_check;

@@ -140,27 +140,46 @@ static int append_option(void *far, const char *key, const char *text, struct er
     return 0;
 }
 
-static int device_from_json(struct config *c, json_t *o, struct err *err)
+static bool among(const char *key, const char *const *words)
 {
-    const char *cls = json_string_value(json_object_get(o, "device"));
-    const char *id = json_string_value(json_object_get(o, "id")), *key;
+    while (*words && strcmp(key, *words))
+        words++;
+    return *words;
+}
+
+int config_options_from_json(json_t *o, const char *const *but, char **ret, struct err *err)
+{
     char *text cleanup_free = NULL;
+    const char *key;
     size_t len;
     json_t *v;
-    FILE *f;
+    FILE *f = open_memstream(&text, &len);
     int r = 0;
 
-    if (!cls)
-        return err_set(err, EINVAL, "an element of \"devices\" has no \"device\", the name of its class");
-    f = open_memstream(&text, &len);
     if (!f)
         abort();
     json_object_foreach(o, key, v)
     {
-        if (r >= 0 && strcmp(key, "device") && strcmp(key, "id"))
+        if (r >= 0 && !among(key, but))
             r = each_value(key, v, append_option, f, err);
     }
     fclose(f);
+    if (r >= 0)
+        *ret = take_ptr(text);
+    return r;
+}
+
+static int device_from_json(struct config *c, json_t *o, struct err *err)
+{
+    static const char *const own[] = {"device", "id", NULL};
+    const char *cls = json_string_value(json_object_get(o, "device"));
+    const char *id = json_string_value(json_object_get(o, "id"));
+    char *text cleanup_free = NULL;
+    int r;
+
+    if (!cls)
+        return err_set(err, EINVAL, "an element of \"devices\" has no \"device\", the name of its class");
+    r = config_options_from_json(o, own, &text, err);
     return r < 0 ? r : config_add_class(c, cls, text, id, err);
 }
 

@@ -532,13 +532,17 @@ void machine_stop(struct machine *m)
 
 void machine_pause(struct machine *m, const char *why)
 {
+    const struct config *c = m->cfg;
+
     machine_stop(m);
     if (m->paused && (!why || m->paused_for[0]))
         return;
     m->paused = true;
     snprintf(m->paused_for, sizeof(m->paused_for), "%s", why ? why : "");
     if (why)
-        log_msg(LOG_ERROR, "%s is paused: %s; then continue it with Ctrl-] c on its terminal", m->cfg->name, why);
+        log_msg(LOG_ERROR, "%s is paused: %s, then continue it with: %s%s%s", m->cfg->name, why,
+                c->control ? "bothy ctl " : "Ctrl-] c on its terminal", c->control ? c->control : "",
+                c->control ? " resume" : "");
 }
 
 int machine_resume(struct machine *m, struct err *err)
