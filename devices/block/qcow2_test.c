@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <sys/stat.h>
+#include <zlib.h>
 
 #include "devices/block/qcow2_rig.h"
 #include "vmm/base/cleanup.h"
@@ -165,6 +166,45 @@ static void images_of_ours_are_read_by_qemu(void **s)
         mem_destroy(raw);
         mem_destroy(m);
     }
+}
+
+/* Other readers remember 4 KiB of a compressed cluster: nothing in it may lead further back. */
+static void what_is_deflated_fits_a_small_window(void **s)
+{
+    enum { CLUSTER = 64 << 10, APART = 5000 };
+    struct mem *m = mem_create(0);
+    uint8_t *data = malloc(CLUSTER), piece[512];
+    uint64_t off, len;
+    struct qcow2_place at;
+    unsigned seed = 1;
+    size_t got = 0;
+    z_stream z = {0};
+    struct blk *b;
+
+    (void)s;
+    for (size_t i = 0; i < CLUSTER; i++) /* it repeats, further apart than that */
+        data[i] = i < APART ? (uint8_t)((seed = seed * 1103515245 + 12345) >> 16) % 64 : data[i - APART];
+    rig_create(m, MiB(1), "");
+    b = rig_open(m, NULL);
+    assert_int_equal(b->drv->write_compressed(b, 0, data, CLUSTER), 0);
+    assert_int_equal(qcow2_lookup(qcow2_of(b), 0, CLUSTER, false, &at), 0);
+    assert_int_equal(at.kind, QCOW2_KIND_PACKED);
+    qcow2_packed_range(qcow2_of(b), at.desc, &off, &len);
+    z.next_in = m->bytes + off;
+    z.avail_in = (uInt)min_u64(len, m->size - off);
+    assert_int_equal(inflateInit2(&z, -12), Z_OK);
+    for (int rc = Z_OK; rc == Z_OK; got += sizeof(piece) - z.avail_out) { /* what has left `piece` is in the window */
+        z.next_out = piece;
+        z.avail_out = sizeof(piece);
+        rc = inflate(&z, Z_NO_FLUSH);
+        assert_true(rc == Z_OK || rc == Z_STREAM_END);
+        assert_memory_equal(piece, data + got, sizeof(piece) - z.avail_out);
+    }
+    assert_int_equal(got, CLUSTER);
+    inflateEnd(&z);
+    free(data);
+    rig_close(b);
+    mem_destroy(m);
 }
 
 /* ---- Damaged images. ---- */
@@ -663,6 +703,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(images_of_qemu_are_read_and_written),
         cmocka_unit_test(images_of_ours_are_read_by_qemu),
+        cmocka_unit_test(what_is_deflated_fits_a_small_window),
         cmocka_unit_test(damaged_headers_are_refused_in_one_line),
         cmocka_unit_test(unknown_features_are_refused_by_their_name),
         cmocka_unit_test(data_never_go_into_metadata),
