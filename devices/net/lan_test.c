@@ -1,6 +1,7 @@
 #include "devices/net/test_nic.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/socket.h>
@@ -144,6 +145,10 @@ static void segments_go_whole_with_their_header(void **s)
     for (size_t i = 0; i < sizeof(frame); i++)
         frame[i] = (uint8_t)(i * 7 + (i >> 8));
     make(frame, 1, 2, 0);
+    put_be16(frame + 12, ETH_P_IP);
+    frame[14] = 0x45;
+    frame[23] = IPPROTO_TCP;
+    frame[46] = 5 << 4;
     nic_open(&a, "name=one");
     nic_open(&b, "name=one");
     for (size_t i = 0; i < array_len(lens); i++) {

@@ -2,12 +2,22 @@
 #include <linux/if_ether.h>
 
 #include "devices/net/backend.h"
+#include "devices/net/offload.h"
 #include "vmm/base/cleanup.h"
 
+/* A large frame on its way in segments. */
+struct progress {
+    unsigned done;
+    uint32_t id; /* of the frame, for IPv6's fragments */
+};
+
 struct net_core {
-    uint8_t bounce[NET_FRAME_MAX]; /* a frame of the guest's that lies in too many pieces */
-    struct iovec whole;
-    size_t peeked; /* bytes of the frame that net_next() is about */
+    net_offloads_t guest;        /* what it takes */
+    uint8_t bounce[SEGMENT_MAX]; /* a frame that had to be copied, or a segment of one */
+    struct iovec whole;          /* all of it */
+    size_t peeked;               /* bytes of the frame that net_next() is about */
+    bool more;                   /* and there are more segments behind it */
+    struct progress rx[NET_QUEUES_MAX], tx[NET_QUEUES_MAX];
     struct net_counters counters[NET_QUEUES_MAX];
 };
 
@@ -45,12 +55,13 @@ static void count(struct net_traffic *t, size_t len)
 bool net_frame_ok(struct net_frame *f)
 {
     const struct virtio_net_hdr_v1 h = f->hdr;
-    uint8_t gso = h.gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
+    bool large = h.gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
+    struct packet p;
 
     if (f->len < ETH_HLEN || f->len > NET_FRAME_MAX)
         return false;
     f->hdr = (struct virtio_net_hdr_v1){0};
-    if (gso == VIRTIO_NET_HDR_GSO_NONE && !(h.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
+    if (!large && !(h.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM))
         return true;
     if (!(h.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) ||
         !range_fits((uint64_t)le16toh(h.csum_start) + le16toh(h.csum_offset), 2, f->len))
@@ -58,13 +69,14 @@ bool net_frame_ok(struct net_frame *f)
     f->hdr.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
     f->hdr.csum_start = h.csum_start;
     f->hdr.csum_offset = h.csum_offset;
-    if (gso == VIRTIO_NET_HDR_GSO_NONE)
+    if (!large)
         return true;
     f->hdr.gso_type = h.gso_type;
     f->hdr.gso_size = h.gso_size;
-    f->hdr.hdr_len = htole16((uint16_t)min_u64(le16toh(h.hdr_len), f->len));
-    return h.gso_size && (gso == VIRTIO_NET_HDR_GSO_TCPV4 || gso == VIRTIO_NET_HDR_GSO_TCPV6 ||
-                          gso == VIRTIO_NET_HDR_GSO_UDP || gso == VIRTIO_NET_HDR_GSO_UDP_L4);
+    if (!packet_parse(f, &p))
+        return false;
+    f->hdr.hdr_len = htole16((uint16_t)p.payload);
+    return true;
 }
 
 /* Copies a frame, so that it is one piece. */
@@ -76,39 +88,143 @@ static void gather(struct net_core *c, struct net_frame *f)
     f->niov = 1;
 }
 
+/* A frame that lies in the bounce buffer, and asks for nothing. */
+static struct net_frame bounced(struct net_core *c, size_t len)
+{
+    c->whole = (struct iovec){c->bounce, len};
+    return (struct net_frame){.iov = &c->whole, .niov = 1, .len = len};
+}
+
+/* What it takes to take a large frame as it is; guests and hosts have bits of their own. */
+static const struct {
+    uint8_t gso;
+    net_offloads_t host, guest;
+} large_kinds[] = {
+    {VIRTIO_NET_HDR_GSO_TCPV4, 1ull << VIRTIO_NET_F_HOST_TSO4, 1ull << VIRTIO_NET_F_GUEST_TSO4},
+    {VIRTIO_NET_HDR_GSO_TCPV6, 1ull << VIRTIO_NET_F_HOST_TSO6, 1ull << VIRTIO_NET_F_GUEST_TSO6},
+    {VIRTIO_NET_HDR_GSO_UDP, 1ull << VIRTIO_NET_F_HOST_UFO, 1ull << VIRTIO_NET_F_GUEST_UFO},
+    {VIRTIO_NET_HDR_GSO_UDP_L4, 1ull << VIRTIO_NET_F_HOST_USO,
+     1ull << VIRTIO_NET_F_GUEST_USO4 | 1ull << VIRTIO_NET_F_GUEST_USO6},
+};
+
+static net_offloads_t needs(const struct net_frame *f, bool guest)
+{
+    uint8_t gso = f->hdr.gso_type & (uint8_t)~VIRTIO_NET_HDR_GSO_ECN;
+    net_offloads_t ret = 0;
+
+    if (f->hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+        ret |= 1ull << (guest ? VIRTIO_NET_F_GUEST_CSUM : VIRTIO_NET_F_CSUM);
+    if (f->hdr.gso_type & VIRTIO_NET_HDR_GSO_ECN)
+        ret |= 1ull << (guest ? VIRTIO_NET_F_GUEST_ECN : VIRTIO_NET_F_HOST_ECN);
+    for (size_t i = 0; gso && i < array_len(large_kinds); i++)
+        if (large_kinds[i].gso == gso)
+            ret |= guest ? large_kinds[i].guest : large_kinds[i].host;
+    return ret;
+}
+
+/* From the segment on that there was no room for the last time. */
+static int send_segments(struct net *n, unsigned queue, const struct net_frame *f)
+{
+    struct progress *tx = &n->core->tx[queue];
+    struct packet p;
+
+    if (!packet_parse(f, &p)) {
+        net_drop(n, NET_DROP_MALFORMED); /* it was not a moment ago; a guest may do that to itself */
+        return 0;
+    }
+    tx->id += !tx->done;
+    for (; tx->done < p.segments; tx->done++) {
+        struct net_frame segment = bounced(n->core, packet_segment(&p, f, tx->done, tx->id, n->core->bounce));
+        int rc = n->cls->send(n, queue, &segment);
+
+        if (rc)
+            return rc;
+    }
+    tx->done = 0;
+    return 0;
+}
+
 int net_send(struct net *n, unsigned queue, struct net_frame *f)
 {
     size_t len = f->len;
+    net_offloads_t missing;
     int rc;
 
     if (!net_frame_ok(f)) {
         net_drop(n, NET_DROP_MALFORMED);
         return 0;
     }
-    if (f->niov > NET_IOV_MAX)
-        gather(n->core, f);
-    rc = n->cls->send(n, queue, f);
+    missing = needs(f, false) & ~n->cls->takes;
+    if (missing && f->hdr.gso_type) {
+        rc = send_segments(n, queue, f);
+    } else {
+        if (missing || f->niov > NET_IOV_MAX)
+            gather(n->core, f);
+        if (missing)
+            checksum_complete(f, n->core->bounce);
+        rc = n->cls->send(n, queue, f);
+    }
     if (!rc)
         count(&n->core->counters[queue].tx, len);
     return rc;
 }
 
+/* Makes the backend's frame one that the guest takes; false: nothing can be made of it. */
+static bool fit(struct net_core *c, struct progress *rx, struct net_frame *f)
+{
+    net_offloads_t missing = needs(f, true) & ~c->guest;
+    struct packet p;
+
+    c->more = false;
+    if (!(c->guest & 1ull << VIRTIO_NET_F_GUEST_CSUM))
+        f->hdr.flags &= (uint8_t)~VIRTIO_NET_HDR_F_DATA_VALID;
+    if (missing && f->hdr.gso_type) {
+        if (!packet_parse(f, &p) || rx->done >= p.segments)
+            return false;
+        rx->id += !rx->done;
+        c->more = rx->done + 1 < p.segments;
+        *f = bounced(c, packet_segment(&p, f, rx->done, rx->id, c->bounce));
+    } else if (missing) {
+        gather(c, f);
+        checksum_complete(f, c->bounce);
+    }
+    return true;
+}
+
 bool net_peek(struct net *n, unsigned queue, struct net_frame *ret)
 {
-    if (!n->cls->peek(n, queue, ret))
-        return false;
-    n->core->peeked = ret->len;
-    return true;
+    struct net_core *c = n->core;
+
+    while (n->cls->peek(n, queue, ret)) {
+        if (fit(c, &c->rx[queue], ret)) {
+            c->peeked = ret->len;
+            return true;
+        }
+        net_drop(n, NET_DROP_MALFORMED);
+        c->rx[queue].done = 0;
+        n->cls->next(n, queue);
+    }
+    return false;
 }
 
 void net_next(struct net *n, unsigned queue)
 {
-    count(&n->core->counters[queue].rx, n->core->peeked);
+    struct net_core *c = n->core;
+
+    count(&c->counters[queue].rx, c->peeked);
+    if (c->more) {
+        c->rx[queue].done++;
+        return;
+    }
+    c->rx[queue].done = 0;
     n->cls->next(n, queue);
 }
 
 void net_set(struct net *n, net_offloads_t guest, unsigned queues)
 {
+    n->core->guest = guest;
+    for (unsigned i = 0; i < NET_QUEUES_MAX; i++)
+        n->core->rx[i].done = n->core->tx[i].done = 0;
     if (n->cls->set)
         n->cls->set(n, guest, queues);
 }
