@@ -15,6 +15,7 @@ struct net_class {
                                                                           hands out beyond this the core takes apart */
     int (*open)(struct net *n, struct err *err);                       /* fills n->lim; on failure close() follows */
     void (*close)(struct net *n);                                      /* copes with half an open */
+    json_t *(*info)(struct net *n);                                    /* as net_info(); may be NULL */
 };
 
 /* Is what the header says possible?  Makes it say no more than what matters [VIRTIO-v1.2 5.1.6.2].  Backends ask this

@@ -229,6 +229,11 @@ void net_set(struct net *n, net_offloads_t guest, unsigned queues)
         n->cls->set(n, guest, queues);
 }
 
+json_t *net_info(struct net *n)
+{
+    return n->cls->info ? n->cls->info(n) : json_object();
+}
+
 int net_open(const struct net_class *cls, struct net *n, struct device *dev, struct net_user *user, struct err *err)
 {
     int rc;

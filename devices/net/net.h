@@ -87,6 +87,9 @@ struct net_counters { /* from the guest's side */
 const struct net_counters *net_counters(const struct net *n, unsigned queue);
 uint64_t net_dropped(const struct net *n, enum net_drop why);
 
+/* What the backend has to say of itself, an object; the caller's.  In the lane. */
+json_t *net_info(struct net *n) must_check;
+
 /* The classes of this build; NULL-terminated. */
 extern const struct net_class *const net_classes[];
 const struct net_class *net_class_find(const char *name);

@@ -168,6 +168,18 @@ static unsigned check_arp(struct sanitiser *s, struct packet *p)
 
 /* ---- What both kinds of IP carry. ---- */
 
+static bool is_net6(const uint8_t *a, const struct in6_addr *b)
+{
+    return !memcmp(a, b, 8);
+}
+
+/* An address that libslirp takes for the host's loopback. */
+static bool is_loopback(const struct sanitiser *s, const struct packet *p)
+{
+    return p->v6 ? is_net6(p->ip + 24, &s->rules.host6) && memcmp(p->ip + 24, &s->rules.dns6, 16)
+                 : addr4(p->ip + 16).s_addr == s->rules.host.s_addr;
+}
+
 static bool options_fit(const uint8_t *o, size_t n)
 {
     while (n && *o != TCPOPT_EOL) {
@@ -214,7 +226,7 @@ static unsigned check_tcp(struct sanitiser *s, struct packet *p)
     /* libslirp itself looks at the port and four bytes of the address, and knows IPv4 only. */
     if (s->rules.restricted && p->v6)
         return SAN_RESTRICTED;
-    return new_connection(s, p);
+    return s->rules.answers_only && is_loopback(s, p) ? SAN_DESTINATION : new_connection(s, p);
 }
 
 static unsigned check_dhcp(struct sanitiser *s, const struct packet *p)
@@ -257,24 +269,48 @@ static unsigned check_dhcp6(struct sanitiser *s, const struct packet *p)
     return chatter(s, p);
 }
 
+static bool has_port(const struct san_ports *p, uint16_t port)
+{
+    return p->bits[port / 64] >> (port % 64) & 1;
+}
+
+static void add_port(struct san_ports *p, uint16_t port)
+{
+    p->bits[port / 64] |= 1ull << (port % 64);
+}
+
+static void forget_ports(struct sanitiser *s, uint64_t now_ns)
+{
+    if (now_ns - s->udp_at_ns < UDP_FORGET_S * NS_PER_SEC)
+        return;
+    s->udp_at_ns = now_ns;
+    s->in_use = (struct san_ports){0};
+    s->spoke_before = s->spoke;
+    s->spoke = (struct san_ports){0};
+}
+
+void sanitiser_forwards(struct sanitiser *s, uint16_t port)
+{
+    add_port(&s->forwarded, port);
+}
+
 /* libslirp keeps a socket for each source port; one that is not in use yet is a new connection. */
 static unsigned udp_flow(struct sanitiser *s, const struct packet *p)
 {
-    uint16_t port = get_be16(p->l4);
-    uint64_t bit = 1ull << (port % 64);
+    uint16_t from = get_be16(p->l4), to = get_be16(p->l4 + 2);
     unsigned verdict;
 
     if (s->rules.restricted)
         return SAN_RESTRICTED;
-    if (p->now_ns - s->udp_at_ns >= UDP_FORGET_S * NS_PER_SEC) {
-        memset(s->udp_ports, 0, sizeof(s->udp_ports));
-        s->udp_at_ns = p->now_ns;
-    }
-    if (s->udp_ports[port / 64] & bit)
+    forget_ports(s, p->now_ns);
+    if (s->rules.answers_only && is_loopback(s, p) &&
+        (!has_port(&s->forwarded, from) || (!has_port(&s->spoke, to) && !has_port(&s->spoke_before, to))))
+        return SAN_DESTINATION;
+    if (has_port(&s->in_use, from))
         return OK;
     verdict = new_connection(s, p);
     if (verdict == OK)
-        s->udp_ports[port / 64] |= bit;
+        add_port(&s->in_use, from);
     return verdict;
 }
 
@@ -458,11 +494,6 @@ static unsigned check_ip4(struct sanitiser *s, struct packet *p)
 
 /* ---- IPv6. ---- */
 
-static bool is_net6(const uint8_t *a, const struct in6_addr *b)
-{
-    return !memcmp(a, b, 8);
-}
-
 static bool is_link_local(const uint8_t *a)
 {
     return a[0] == 0xfe && (a[1] & 0xc0) == 0x80;
@@ -607,6 +638,20 @@ static unsigned check(struct sanitiser *s, struct packet *p)
     default:
         return SAN_ETHERNET;
     }
+}
+
+void sanitiser_sent(struct sanitiser *s, const uint8_t *frame, size_t len)
+{
+    const uint8_t *ip = frame + ETH, *udp = NULL;
+
+    if (len >= ETH + IP4 + 8 && get_be16(frame + 12) == ETHERTYPE_IP && ip[9] == IPPROTO_UDP &&
+        addr4(ip + 12).s_addr == s->rules.host.s_addr)
+        udp = ip + IP4;
+    if (len >= ETH + IP6 + 8 && get_be16(frame + 12) == ETHERTYPE_IPV6 && ip[6] == IPPROTO_UDP &&
+        is_net6(ip + 8, &s->rules.host6))
+        udp = ip + IP6;
+    if (udp && has_port(&s->forwarded, get_be16(udp + 2)))
+        add_port(&s->spoke, get_be16(udp));
 }
 
 bool sanitise(struct sanitiser *s, uint8_t *frame, size_t *len, uint64_t now_ns, uint8_t **ret)

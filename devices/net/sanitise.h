@@ -13,6 +13,9 @@
  *   neighbour discovery.  MAC addresses: the first SAN_MACS that are seen, so that a guest may bridge a little.
  * - Destinations: nothing that only means something on the host itself or its own wire (0/8, 127/8, 169.254/16, ::1,
  *   fe80::/10, IPv4 addresses dressed as IPv6) and no groups, but for DHCP and neighbour discovery.
+ * - The gateway's addresses, where they stand for the host's loopback and the guest must not reach that: only UDP, from
+ *   a port that is forwarded, to who has spoken to a forwarded port in the last minute.  (libslirp itself can only
+ *   forbid all of it, and so does when no UDP is forwarded.)
  */
 #pragma once
 #include <netinet/in.h>
@@ -52,8 +55,9 @@ struct san_rules { /* addresses in network order */
     struct in_addr net, mask, host, dns;
     struct in6_addr host6, dns6; /* both in the guest's /64 */
     bool restricted, tftp;
-    uint32_t rate; /* new connections in a second; 0: no limit */
-    uint32_t max;  /* connections at a time */
+    bool answers_only; /* at the gateway's addresses */
+    uint32_t rate;     /* new connections in a second; 0: no limit */
+    uint32_t max;      /* connections at a time */
 };
 
 struct san_bucket { /* of tokens: `rate` in a second, as many at once */
@@ -71,6 +75,10 @@ struct san_datagram { /* being put together */
     uint8_t frame[SAN_FRAME_MAX];
 };
 
+struct san_ports { /* a bit each */
+    uint64_t bits[65536 / 64];
+};
+
 struct sanitiser {
     struct san_rules rules;
     uint32_t open; /* connections that there are; the caller keeps it */
@@ -79,8 +87,11 @@ struct sanitiser {
     struct san_bucket connections, chatter;
     uint8_t macs[SAN_MACS][6];
     unsigned nmacs;
-    uint64_t udp_at_ns;             /* since when are … */
-    uint64_t udp_ports[65536 / 64]; /* source ports in use, one bit each */
+    uint64_t udp_at_ns;      /* since when are … */
+    struct san_ports in_use; /* source ports of UDP */
+    struct san_ports spoke,
+        spoke_before;           /* ports at the gateway that have spoken to the guest, and the minute before */
+    struct san_ports forwarded; /* the guest's UDP ports that are */
     struct san_datagram datagrams[SAN_DATAGRAMS];
 };
 
@@ -91,3 +102,7 @@ void sanitiser_init(struct sanitiser *s, const struct san_rules *rules);
  * dropped and counted, or waiting for the rest of its datagram.  `now_ns` is of a clock that never goes back.
  */
 bool sanitise(struct sanitiser *s, uint8_t *frame, size_t *len, uint64_t now_ns, uint8_t **ret) must_check;
+/* UDP to that port of the guest is forwarded. */
+void sanitiser_forwards(struct sanitiser *s, uint16_t port);
+/* A frame that libslirp sends to the guest. */
+void sanitiser_sent(struct sanitiser *s, const uint8_t *frame, size_t len);

@@ -2,13 +2,11 @@
 
 #include <arpa/inet.h>
 
-#include "devices/net/csum.h"
+#include "devices/net/frames.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/test.h"
 
 enum { NOW = 5, DATA = 1200 };
-
-static const uint8_t mac[] = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
 
 static struct san_rules rules(void)
 {
@@ -25,19 +23,6 @@ static struct san_rules rules(void)
 
 /* ---- Honest frames. ---- */
 
-struct frame {
-    uint8_t b[SAN_FRAME_MAX];
-    size_t len;
-};
-
-static void ethernet(struct frame *f, uint16_t type)
-{
-    memset(f, 0, sizeof(*f));
-    memset(f->b, 0xff, 6);
-    memcpy(f->b + 6, mac, 6);
-    put_be16(f->b + 12, type);
-}
-
 static void arp(struct frame *f)
 {
     static const uint8_t request[] = {0, 1, 8, 0, 6, 4, 0, 1};
@@ -48,40 +33,6 @@ static void arp(struct frame *f)
     assert_int_equal(inet_pton(AF_INET, "10.0.2.15", f->b + 28), 1);
     assert_int_equal(inet_pton(AF_INET, "10.0.2.2", f->b + 38), 1);
     f->len = 60; /* padded */
-}
-
-static void ip4(struct frame *f, const char *src, const char *dst, uint8_t proto, size_t n)
-{
-    ethernet(f, 0x800);
-    f->b[14] = 0x45;
-    put_be16(f->b + 16, (uint16_t)(20 + n));
-    put_be16(f->b + 20, 0x4000);
-    f->b[22] = 64;
-    f->b[23] = proto;
-    assert_int_equal(inet_pton(AF_INET, src, f->b + 26), 1);
-    assert_int_equal(inet_pton(AF_INET, dst, f->b + 30), 1);
-    put_be16(f->b + 24, csum_fold(csum_add(0, f->b + 14, 20)));
-    f->len = 34 + n;
-}
-
-static void ip6(struct frame *f, const char *src, const char *dst, uint8_t proto, size_t n)
-{
-    ethernet(f, 0x86dd);
-    f->b[14] = 0x60;
-    put_be16(f->b + 18, (uint16_t)n);
-    f->b[20] = proto;
-    f->b[21] = 255;
-    assert_int_equal(inet_pton(AF_INET6, src, f->b + 22), 1);
-    assert_int_equal(inet_pton(AF_INET6, dst, f->b + 38), 1);
-    f->len = 54 + n;
-}
-
-static void tcp_header(uint8_t *t, uint8_t flags)
-{
-    put_be16(t, 40000);
-    put_be16(t + 2, 80);
-    t[12] = 0x50;
-    t[13] = flags;
 }
 
 static void tcp4(struct frame *f)
@@ -110,14 +61,6 @@ static void syn6(struct frame *f)
 {
     tcp6(f);
     f->b[54 + 13] = 2;
-}
-
-static void udp_header(uint8_t *u, uint16_t src, uint16_t dst, size_t n)
-{
-    put_be16(u, src);
-    put_be16(u + 2, dst);
-    put_be16(u + 4, (uint16_t)n);
-    put_be16(u + 6, 0x1234);
 }
 
 static void udp4(struct frame *f)
@@ -629,6 +572,59 @@ static void a_restricted_guest_begins_nothing_over_ipv6_or_udp(void **state)
     assert_int_equal(passed(&s, dhcp, 1, NOW) + passed(&s, arp, 1, NOW) + passed(&s, tcp6, 1, NOW), 3);
 }
 
+static bool udp_from_to(struct sanitiser *s, const char *dst, uint16_t from, uint16_t to, uint64_t now)
+{
+    static struct frame f;
+    uint8_t *out;
+
+    if (strchr(dst, ':'))
+        ip6(&f, "fec0::15", dst, 17, 9);
+    else
+        ip4(&f, "10.0.2.15", dst, 17, 9);
+    udp_header(f.b + f.len - 9, from, to, 9);
+    return sanitise(s, f.b, &f.len, now, &out);
+}
+
+static void the_gateway_may_be_for_answers_only(void **state)
+{
+    static struct sanitiser s;
+    static struct frame f;
+    struct san_rules r = rules();
+    uint8_t *out;
+
+    (void)state;
+    r.answers_only = true;
+    sanitiser_init(&s, &r);
+    sanitiser_forwards(&s, 53);
+    assert_false(udp_from_to(&s, "10.0.2.2", 53, 6000, NOW));
+    ip4(&f, "10.0.2.2", "10.0.2.15", 17, 9);
+    udp_header(f.b + 34, 6000, 54, 9);
+    sanitiser_sent(&s, f.b, f.len); /* to a port that is not forwarded */
+    assert_false(udp_from_to(&s, "10.0.2.2", 53, 6000, NOW));
+    udp_header(f.b + 34, 6000, 53, 9);
+    sanitiser_sent(&s, f.b, f.len);
+    assert_true(udp_from_to(&s, "10.0.2.2", 53, 6000, NOW));
+    assert_false(udp_from_to(&s, "10.0.2.2", 53, 6001, NOW));
+    assert_false(udp_from_to(&s, "10.0.2.2", 52, 6000, NOW));
+    ip6(&f, "fec0::2", "fec0::15", 17, 9);
+    udp_header(f.b + 54, 7000, 53, 9);
+    sanitiser_sent(&s, f.b, f.len);
+    assert_true(udp_from_to(&s, "fec0::2", 53, 7000, NOW));
+    assert_false(udp_from_to(&s, "fec0::99", 53, 7001, NOW)); /* is the loopback to libslirp, too */
+    assert_int_equal(s.drops[SAN_DESTINATION], 5);
+    /* The DNS server and the world are not the gateway. */
+    assert_true(udp_from_to(&s, "10.0.2.3", 5000, 53, NOW));
+    assert_true(udp_from_to(&s, "fec0::3", 5000, 53, NOW));
+    assert_true(udp_from_to(&s, "192.0.2.1", 5000, 53, NOW));
+    /* A minute later it may still answer, two minutes later not. */
+    assert_true(udp_from_to(&s, "10.0.2.2", 53, 6000, NOW + 61 * NS_PER_SEC));
+    assert_false(udp_from_to(&s, "10.0.2.2", 53, 6000, NOW + 125 * NS_PER_SEC));
+    syn4(&f);
+    assert_int_equal(inet_pton(AF_INET, "10.0.2.2", f.b + 30), 1);
+    assert_false(sanitise(&s, f.b, &f.len, NOW, &out));
+    assert_int_equal(s.drops[SAN_DESTINATION], 7);
+}
+
 static void tftp_and_bootp_pass_when_they_are_on(void **state)
 {
     static struct sanitiser s;
@@ -729,6 +725,7 @@ int main(void)
         cmocka_unit_test(no_more_connections_than_allowed_at_a_time),
         cmocka_unit_test(chatter_is_limited),
         cmocka_unit_test(a_restricted_guest_begins_nothing_over_ipv6_or_udp),
+        cmocka_unit_test(the_gateway_may_be_for_answers_only),
         cmocka_unit_test(tftp_and_bootp_pass_when_they_are_on),
         cmocka_unit_test(a_family_that_is_off_does_not_pass),
         cmocka_unit_test(only_so_many_mac_addresses),

@@ -684,8 +684,9 @@ static json_t *vnet_info(struct device *d)
         json_array_append_new(pairs, traffic_info(net_counters(n->net, i)));
     for (unsigned i = 0; i < NET_DROPS; i++)
         json_object_set_new(drops, net_drop_names[i], json_integer((json_int_t)net_dropped(n->net, i)));
-    return json_pack("{s:s, s:s, s:o, s:o}", "network", n->backend.is.name, "link",
-                     link_words[link_up(n) ? LINK_UP : LINK_DOWN], "pairs", pairs, "drops", drops);
+    return json_pack("{s:s, s:s, s:o, s:o, s:o}", "network", n->backend.is.name, "link",
+                     link_words[link_up(n) ? LINK_UP : LINK_DOWN], "pairs", pairs, "drops", drops, "details",
+                     net_info(n->net));
 }
 
 const struct device_class virtio_net = {
