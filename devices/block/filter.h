@@ -25,6 +25,8 @@ struct throttle_limits {
 struct blk *throttle_find(struct blk *b);
 /* In the lane; what waits is let through by the new limits. */
 void throttle_set(struct blk *b, const struct throttle_limits *l);
+/* In the lane: lets all that waits through, ahead of its time, so that nobody has to wait for it. */
+void throttle_release(struct blk *b);
 struct throttle_limits throttle_get(struct blk *b);
 
 struct rate {

@@ -73,15 +73,15 @@ static int throttle_rw(struct blk *b, const struct blk_io *io)
     return blk_rw(b->file, io);
 }
 
-/* Lets through what may go now, and sets the timer for the next. */
-static void pump(struct throttle *t)
+/* Lets through what may go now, or all, and sets the timer for the next. */
+static void pump(struct throttle *t, bool all)
 {
     while (!list_empty(&t->waiting)) {
         struct blk_req *r = container_of(t->waiting.next, struct blk_req, link);
         uint64_t now = loop_now(t->b.lane->loop, CLK_HOST), start;
 
         pthread_mutex_lock(&t->lock);
-        start = start_time(t, now);
+        start = all ? now : start_time(t, now);
         if (start <= now)
             charge(t, now, &r->io);
         pthread_mutex_unlock(&t->lock);
@@ -98,7 +98,7 @@ static void fire(struct timer *timer)
 {
     struct throttle *t = container_of(timer, struct throttle, timer);
 
-    pump(t);
+    pump(t, false);
     blk_kick(t->b.file);
 }
 
@@ -112,7 +112,7 @@ static void throttle_submit(struct blk *b, struct blk_req *r)
     }
     list_add_tail(&t->waiting, &r->link);
     if (!t->timer.armed)
-        pump(t);
+        pump(t, false);
 }
 
 static void set_rates(struct throttle *t)
@@ -139,7 +139,16 @@ void throttle_set(struct blk *b, const struct throttle_limits *l)
     set_rates(t);
     pthread_mutex_unlock(&t->lock);
     timer_disarm(&t->timer);
-    pump(t);
+    pump(t, false);
+    blk_kick(b->file);
+}
+
+void throttle_release(struct blk *b)
+{
+    struct throttle *t = throttle_of(b);
+
+    timer_disarm(&t->timer);
+    pump(t, true);
     blk_kick(b->file);
 }
 

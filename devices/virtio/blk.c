@@ -538,6 +538,15 @@ static void vblk_start(struct device *d)
     blk_kick(b->disk);
 }
 
+/* The machine waits for what is in flight; it need not for what a limit holds up. */
+static void vblk_stop(struct device *d)
+{
+    struct blk *t = throttle_find(container_of(d, struct vblk, v.dev)->disk);
+
+    if (t)
+        throttle_release(t);
+}
+
 static void vblk_settle(struct device *d)
 {
     struct vblk *b = container_of(d, struct vblk, v.dev);
@@ -565,6 +574,7 @@ const struct device_class virtio_blk = {
     .fini = vblk_fini,
     .settle = vblk_settle,
     .start = vblk_start,
+    .stop = vblk_stop,
     .commands = vblk_commands,
     .info = vblk_info,
 };

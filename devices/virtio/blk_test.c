@@ -552,6 +552,32 @@ static void a_limit_comes_and_goes_while_the_disk_is_in_use(void **s)
     eject();
 }
 
+static void a_limit_does_not_hold_up_the_machine(void **s)
+{
+    gpa_t header;
+    const struct virtio_blk_outhdr h = {.type = htole32(VIRTIO_BLK_T_IN)};
+    uint32_t written;
+    uint16_t id;
+
+    (void)s;
+    insert(",filter=throttle:iops=1:burst=0", SIZE);
+    vdriver_start(&d, all);
+    header = vdriver_alloc(&d, sizeof(h));
+    assert_int_equal(gmem_write(d.e.env.mem, header, &h, sizeof(h)), 0);
+    for (unsigned i = 0; i < 60; i++) { /* a minute's worth */
+        const struct vdriver_buf bufs[] = {{header, sizeof(h), false}, {vdriver_alloc(&d, 513), 513, true}};
+
+        vdriver_add(&d, 0, bufs, 2, false);
+    }
+    vdriver_kick(&d, 0);
+    loop_once(d.e.env.loop, 0);
+    device_stop(&d.v->dev);
+    for (unsigned i = 0; i < 60; i++)
+        assert_true(vdriver_used(&d, 0, &id, &written));
+    device_start(&d.v->dev);
+    eject();
+}
+
 static void a_header_in_pieces_is_one_header(void **s)
 {
     struct virtio_blk_outhdr h = {.type = htole32(VIRTIO_BLK_T_IN)};
@@ -677,6 +703,7 @@ int main(void)
         cmocka_unit_test(some_errors_are_told_at_once),
         cmocka_unit_test(the_disk_grows_while_it_is_in_use),
         cmocka_unit_test(a_limit_comes_and_goes_while_the_disk_is_in_use),
+        cmocka_unit_test(a_limit_does_not_hold_up_the_machine),
         cmocka_unit_test(a_header_in_pieces_is_one_header),
         cmocka_unit_test(cpu_and_io_thread_meet),
         cmocka_unit_test(bad_options_are_refused),

@@ -34,6 +34,13 @@ power) # counts in a file, and says what is safe; the host ends this at any mome
         echo "GUEST synced $count"
     done
     ;;
+fill)
+    dd if=/dev/urandom of=/data bs=1M count=40 2>/dev/null
+    echo "GUEST writes"
+    dd if=/data of=/dev/vda bs=256k conv=fsync 2>/dev/null && echo 3 >/proc/sys/vm/drop_caches &&
+        [ "$(sha256sum </data)" = "$(dd if=/dev/vda bs=1M count=40 2>/dev/null | sha256sum)" ] &&
+        echo "GUEST wrote, and it is the same"
+    ;;
 readonly) dd if=/dev/zero of=/dev/vda bs=4k count=1 2>/dev/null || echo "GUEST write refused, ro=$(cat /sys/block/vda/ro)" ;;
 echo)
     tty=/dev/$(word tty)
@@ -52,6 +59,12 @@ reboot)
 button)
     echo "GUEST waits"
     head -c 1 /dev/input/event0 >/dev/null && echo "GUEST button"
+    ;;
+ticks)
+    while :; do echo "GUEST tick"; sleep 0.1; done &
+    head -c 1 /dev/input/event0 >/dev/null
+    dmesg | grep -iE 'unstable|lockup|stall' && echo "GUEST wonders"
+    echo "GUEST button"
     ;;
 balloon)
     for i in $(seq 40); do

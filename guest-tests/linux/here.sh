@@ -173,6 +173,41 @@ scenario_disk_power_cuts()
     e2fsck -fp "$disk.raw" >/dev/null 2>&1 # replays the journal
     e2fsck -fn "$disk.raw" >"$scratch/fsck" 2>&1 || why "fsck: $(tail -n1 "$scratch/fsck")"
 }
+# ctl COMMAND…: asks the guest that was started with "--control $scratch/ctl"; the answer is in $answer.
+ctl() { answer=$("$bothy" ctl "$scratch/ctl" "$@" 2>&1) || why "bothy ctl $1: $answer"; }
+# The host's disk is full in the middle of the guest's writes: it waits, then goes on, and nothing is lost.
+until_paused()
+{
+    for ((i = 0; i < 600; i++)); do
+        ctl status || return
+        [[ $answer == *'state: paused'* ]] && return
+        sleep 0.2
+    done
+    why "the guest is not paused: $answer"
+}
+disk_fills() # FOLDER IMAGE
+{
+    local answer=''
+    img create "$1/$2" 64M &&
+        started fill -c 2 -m 512M --control "$scratch/ctl" -d "$1/$2,werror=enospc,queues=2" && until_paused || return
+    [[ $answer == *"reason: disk0: write at byte "*" of $1/$2: No space left on device; make room"* ]] ||
+        { why "the reason is not told: $answer"; return; }
+    says 'is paused: disk0: write at byte' && ctl resume && until_paused || return # there is still no room
+    ! grep -qa 'GUEST wrote' "$out" || { why 'the guest has written what cannot be there'; return; }
+    mount -o remount,size=128M "$1" && ctl resume && ended 0 && says 'GUEST wrote, and it is the same' &&
+        { [[ $2 == *.raw ]] || img check "$1/$2"; }
+}
+disk_full() # IMAGE
+{
+    local small=$scratch/small code=0
+    mkdir -p "$small" && mount -t tmpfs -o size=24M small "$small" || { why 'no tmpfs'; return; }
+    disk_fills "$small" "$1" || code=1
+    kill -9 "${pid-}" 2>/dev/null && wait "$pid"
+    umount "$small"
+    return $code
+}
+scenario_disk_full_raw() { disk_full disk.raw; }
+scenario_disk_full_qcow2() { disk_full disk.qcow2; }
 scenario_disk_read_only()
 {
     truncate -s 1M "$scratch/ro.raw"
@@ -211,6 +246,19 @@ scenario_second_sigterm_ends_at_once()
     sleep 1
     kill -TERM $pid
     ended 130
+}
+ticks() { grep -ca 'GUEST tick' "$out"; }
+scenario_pause_and_resume()
+{
+    local before answer=''
+    started ticks -c 2 --control "$scratch/ctl" && ctl pause && sleep 1 || return
+    before=$(ticks)
+    sleep 3
+    [[ $before == "$(ticks)" ]] || { why 'a paused guest goes on'; return; }
+    ctl resume || return
+    for ((i = 0; i < 100; i++)); do (($(ticks) > before + 5)) && break; sleep 0.2; done
+    (($(ticks) > before + 5)) || { why 'a resumed guest stands still'; return; }
+    ctl powerdown && ended 0 && says 'GUEST button' && ! grep -qa 'GUEST wonders' "$out" || why 'the guest has noticed'
 }
 scenario_balloon_takes_memory()
 {
