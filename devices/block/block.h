@@ -16,6 +16,7 @@
 enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO };
 
 struct blk;
+struct blk_keys;
 struct opt_list;
 
 struct blk_io {
@@ -84,6 +85,9 @@ struct blk_open_opts {
     uint32_t cache;  /* enum blk_cache */
     /* Put above the image and above its file, the last one topmost: see blk_filter() in driver.h.  May be NULL. */
     const struct opt_list *filters, *file_filters;
+    /* Of encrypted images, each is tried; borrowed while opening.  May be NULL. */
+    const struct blk_keys *keys;
+    bool keyless;      /* an encrypted image opens without its key: what it is can be told, its data not read */
     const char *allow; /* folders, ':' between, where images named inside images may lie besides the image's own */
     unsigned depth;    /* images above in the chain; the block layer's */
 };

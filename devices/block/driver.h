@@ -45,6 +45,8 @@ struct blk_driver {
     size_t size;                /* of the node; struct blk comes first in it */
     const struct opt *opts;     /* of a node when it is opened, at offsets in it; may be NULL */
 
+    bool guests_too; /* guests put such headers on their own disks, too: a raw disk may begin so */
+    bool noise;      /* a new image reads as noise, not as zeroes */
     /* Optional, of formats: does a file that begins so look like one?  `n` bytes, BLK_HEAD at most; of VHD fixed, which
      * ends in its header, the last 512 bytes are at `tail`. */
     bool (*probe)(const uint8_t *head, size_t n, const uint8_t *tail);
@@ -76,8 +78,9 @@ struct blk_driver {
     json_t *(*info)(struct blk *b);
     uint32_t (*cluster)(struct blk *b); /* bytes that are allocated at a time */
     /* Writes an empty image of `size` bytes into `file`, which is empty, writable and grows.  `opts` is a struct of
-     * create_size that create_opts describes.  Messages leave the image's name to the caller. */
-    int (*create)(struct blk *file, uint64_t size, const void *opts, struct err *err);
+     * create_size that create_opts describes, `keys` those that these may name (NULL: none).  Messages leave the
+     * image's name to the caller. */
+    int (*create)(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err);
     const struct opt *create_opts;
     size_t create_size;
     /* Optional: what create() and full use of such an image need of the file beyond its `size` bytes of data, which are

@@ -167,7 +167,7 @@ struct blk *fmt_make(const struct fmt_made *m, uint64_t size)
 
     opts_default(d->create_opts, opts);
     if (opts_parse(d->create_opts, opts, NULL, m->options, &err) || blk_create_file(m->path, true, &file, &err) ||
-        d->create(file, size, opts, &err))
+        d->create(file, size, opts, NULL, &err))
         fail_msg("%s", err.msg);
     opts_clear(d->create_opts, opts);
     blk_close(file);

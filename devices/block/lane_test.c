@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "devices/block/driver.h"
+#include "devices/block/key.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/test.h"
 
@@ -40,6 +41,7 @@ static const struct tree {
     {.options = "cluster_size=4K", .filter = "fault:at=20:times=100", .fails = true},
     {.options = "cluster_size=4K", .file_filter = "fault:at=300:times=100:do=enospc", .fails = true},
     {.options = "cluster_size=512", .file_filter = "fault:op=write:at=500:times=50:part=512", .fails = true},
+    {.options = "cluster_size=16K,encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=1"},
 };
 
 struct slot {
@@ -60,6 +62,7 @@ static int32_t model[SECTORS], stamp;
 static uint64_t rng;
 static bool may_fail;
 static unsigned failures;
+static const struct blk_keys keys = {.v = {{.id = (char *)"key", .data = (uint8_t *)"x", .len = 1}}, .n = 1};
 
 static unsigned pick(unsigned n)
 {
@@ -163,7 +166,7 @@ static void make_qcow2(const char *path, const char *options)
 
     opts_default(d->create_opts, opts);
     if (opts_parse(d->create_opts, opts, NULL, options, &err) || blk_create_file(path, true, &file, &err) ||
-        d->create(file, SECTORS * SECTOR, opts, &err))
+        d->create(file, SECTORS * SECTOR, opts, &keys, &err))
         fail_msg("%s", err.msg);
     blk_close(file);
     opts_clear(d->create_opts, opts);
@@ -172,7 +175,8 @@ static void make_qcow2(const char *path, const char *options)
 static void open_tree(const struct tree *t, const char *path, bool filters)
 {
     struct opt_list above = {.v = (char **)&t->filter, .n = 1}, below = {.v = (char **)&t->file_filter, .n = 1};
-    struct blk_open_opts o = {.filters = filters && t->filter ? &above : NULL,
+    struct blk_open_opts o = {.keys = &keys,
+                              .filters = filters && t->filter ? &above : NULL,
                               .file_filters = filters && t->file_filter ? &below : NULL,
                               .snapshot = t->snapshot,
                               .workers = t->workers,

@@ -121,7 +121,7 @@ static int choose(struct blk *file, const struct blk_open_opts *o, bool inside, 
         return err_set(err, -rc, "read %s: %s", file->name, strerror(-rc));
     if (!looks_like(h, d)) {
         other = by_header(h);
-        if (other)
+        if (other && !other->guests_too)
             return err_set(err, EINVAL,
                            "%s looks like a %s image, but its name says %s; %s%s, or raw if it is a raw disk that "
                            "happens to begin so",
@@ -258,7 +258,7 @@ static int create_default(const struct blk_driver *d, struct blk *file, uint64_t
     int rc;
 
     opts_default(d->create_opts, opts);
-    rc = d->create(file, size, opts, err);
+    rc = d->create(file, size, opts, NULL, err);
     opts_clear(d->create_opts, opts);
     return rc;
 }
@@ -451,6 +451,8 @@ int blk_open_named(struct blk *b, const char *name, const char *format, bool wri
                               .workers = opts->workers,
                               .unlocked = opts->unlocked,
                               .cache = opts->cache,
+                              .keys = opts->keys,
+                              .keyless = opts->keyless,
                               .allow = opts->allow,
                               .depth = opts->depth + 1};
     char path[PATH_MAX], own[PATH_MAX], way[64];

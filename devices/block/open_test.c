@@ -96,7 +96,7 @@ static void create(const struct blk_driver *d, const char *path, const char *bac
     if (backing && (opts_set(d->create_opts, opts, "backing_file", backing, &err) ||
                     opts_set(d->create_opts, opts, "backing_fmt", d->name, &err)))
         fail_msg("%s: %s", d->name, err.msg);
-    if (blk_create_file(path, true, &file, &err) || d->create(file, 1 << 20, opts, &err))
+    if (blk_create_file(path, true, &file, &err) || d->create(file, 1 << 20, opts, NULL, &err))
         fail_msg("%s: %s", d->name, err.msg);
     blk_close(file);
     if (d->create_opts)
@@ -113,7 +113,7 @@ static void names_and_headers_have_to_agree(void **s)
     for (const struct blk_driver *const *d = blk_drivers; *d; d++) {
         char own[64], word[64];
 
-        if (!(*d)->create || !(*d)->probe)
+        if (!(*d)->create || !(*d)->probe || (*d)->guests_too)
             continue;
         snprintf(own, sizeof(own), "own.%s", (*d)->endings[0]);
         create(*d, own, NULL);
@@ -132,6 +132,25 @@ static void names_and_headers_have_to_agree(void **s)
         formats++;
     }
     assert_true(formats);
+}
+
+/* A guest may well encrypt its raw disk. */
+static void a_raw_disk_may_begin_as_an_encrypted_one(void **s)
+{
+    const struct blk_driver *found = NULL;
+    struct blk *b;
+
+    (void)s;
+    make("a.img", "LUKS\xba\xbe", 1 << 20);
+    b = open_ok("a.img", &(struct blk_open_opts){0});
+    assert_string_equal(b->drv->name, "raw");
+    assert_int_equal(blk_pwrite(b, "\0\1", 2, 6), 0);
+    assert_int_equal(blk_probe(b, &found), 0);
+    assert_string_equal(found->name, "luks");
+    blk_close(b);
+    blk_close(open_ok("a.img", &(struct blk_open_opts){0}));
+    make("a.luks", "", 1 << 20);
+    open_refused("a.luks", &(struct blk_open_opts){0}, "does not begin as", "format=raw");
 }
 
 static void a_raw_disk_reads_and_writes_its_file(void **s)
@@ -443,6 +462,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(names_decide_that_a_disk_is_raw, setup, teardown),
         cmocka_unit_test_setup_teardown(names_and_headers_have_to_agree, setup, teardown),
         cmocka_unit_test_setup_teardown(unknown_formats_and_options_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_raw_disk_may_begin_as_an_encrypted_one, setup, teardown),
         cmocka_unit_test_setup_teardown(a_raw_disk_reads_and_writes_its_file, setup, teardown),
         cmocka_unit_test_setup_teardown(a_raw_disk_says_where_its_holes_are_and_resizes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_new_file_is_made_but_never_over_another, setup, teardown),

@@ -186,6 +186,7 @@ static int note_meta(struct qcow2 *q, struct err *err)
     for (uint32_t i = 0; i < q->h.l1_size; i++)
         if (q->l1[i] & QCOW2_OFF_MASK)
             note_range(v, q->l1[i] & QCOW2_OFF_MASK, q->cluster, "an L2 table");
+    qcow2_crypt_visit(q, v);
     rc = qcow2_bitmaps_visit(q, v);
     if (rc && !note.rc)
         note.rc = err_set(err, -rc, "%s: its bitmaps cannot be read: %s", q->b.name, strerror(-rc));
@@ -220,7 +221,7 @@ static int qcow2_open(struct blk *b, const struct blk_open_opts *o, struct err *
     pthread_mutex_init(&q->unpacked_lock, NULL);
     pthread_cond_init(&q->landed, NULL);
     list_init(&q->flights);
-    q->data = b->file;
+    q->data = q->guest = b->file;
     q->writable = !o->read_only && !b->file->lim.read_only;
     q->file_end = b->file->lim.size;
     rc = qcow2_header_read(b->file, &q->h, err);
@@ -233,6 +234,8 @@ static int qcow2_open(struct blk *b, const struct blk_open_opts *o, struct err *
         rc = show_snapshot(q, err);
     if (!rc)
         rc = open_data_file(q, o, err);
+    if (!rc)
+        rc = qcow2_crypt_open(q, o, err);
     if (rc)
         return rc;
     b->lim = (struct blk_limits){.size = align_up(q->h.size, 512), .align = 512, .read_only = !q->writable};
@@ -284,6 +287,7 @@ static void qcow2_close(struct blk *b)
         if (rc)
             log_msg(LOG_ERROR, "%s: what was written last may be lost: %s", b->name, strerror(-rc));
     }
+    qcow2_crypt_close(q);
     if (q->data && q->data != b->file)
         blk_close(q->data);
     qcow2_unpacked_drop(q);
@@ -305,7 +309,7 @@ static void qcow2_close(struct blk *b)
 
 int qcow2_attach(struct blk *file, struct blk **ret, struct err *err)
 {
-    const struct blk_open_opts o = {.no_backing = true};
+    const struct blk_open_opts o = {.no_backing = true, .keyless = true};
     struct blk *b = blk_node(&qcow2_driver, file->name, NULL);
     int rc;
 
@@ -368,7 +372,7 @@ static void map_at(struct qcow2 *q, const struct blk_io *io, const struct qcow2_
 {
     bool write = io->op == BLK_WRITE;
 
-    if (q->data != q->b.file)
+    if (q->guest != q->b.file)
         return;
     if (write && (!p->ours || !q->started || q->broken || !qcow2_clear_of_meta(q, p->host, p->len)))
         return;
@@ -441,7 +445,7 @@ static int qcow2_status(struct blk *b, uint64_t off, uint64_t len, struct blk_st
         return rc;
     *ret = (struct blk_status){.place = places[p.kind],
                                .len = p.len,
-                               .has_off = p.kind == QCOW2_KIND_DATA && q->data == b->file,
+                               .has_off = p.kind == QCOW2_KIND_DATA && q->guest == b->file,
                                .off = p.host,
                                .compressed = p.kind == QCOW2_KIND_PACKED};
     return 0;
@@ -478,6 +482,10 @@ static json_t *qcow2_info(struct blk *b)
                           h->packing ? "zstd" : "zlib", "refcount-bits", 1 << h->refcount_order);
 
     json_object_set_new(j, "dirty-flag", json_boolean(h->incompat & QCOW2_IN_DIRTY));
+    if (qcow2_encrypted(q)) {
+        json_object_set_new(j, "encrypted", json_true());
+        json_object_set_new(j, "encrypt", qcow2_crypt_info(q));
+    }
     if (h->version < 3)
         return j;
     json_object_set_new(j, "lazy-refcounts", json_boolean(h->compat & QCOW2_CO_LAZY));

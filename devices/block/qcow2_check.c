@@ -203,6 +203,7 @@ static void count_all(struct qcow2_check *c, bool fix)
     count(c, 0, q->cluster, "the header");
     count_l1(c, q->l1, q->h.l1_size, q->h.l1_off, true);
     count_snapshots(c);
+    qcow2_crypt_visit(q, &c->v);
     if (qcow2_bitmaps_visit(q, &c->v))
         c->found->failures++;
     count_blocks(c, fix);

@@ -11,6 +11,7 @@ enum { COMPAT_V2, COMPAT_V3, PREALLOC_OFF = 0, PREALLOC_METADATA, PREALLOC_FALLO
 static const char *const compats[] = {"0.10", "1.1", "v2", "v3", NULL};
 static const char *const preallocs[] = {"off", "metadata", "falloc", "full", NULL};
 static const char *const packings[] = {"zlib", "zstd", NULL};
+static const char *const methods[] = {"none", "luks", NULL};
 
 #define T struct qcow2_create
 const struct opt qcow2_create_opts[] = {
@@ -26,6 +27,8 @@ const struct opt qcow2_create_opts[] = {
     O_BOOL(T, extended_l2, "extended_l2", "off", "32 subclusters a cluster"),
     O_STR(T, data_file, "data_file", NULL, "keep the guest's data in this file", .arg = "FILE"),
     O_BOOL(T, data_file_raw, "data_file_raw", "off", "that file is a raw disk by itself as well"),
+    O_ENUM(T, encrypt, "encrypt.format", "none", methods, "encrypt what the guest writes"),
+    LUKS_CREATE_OPTIONS(T, luks., "encrypt."),
     O_END,
 };
 #undef T
@@ -55,6 +58,12 @@ static int check_opts(const char *name, const struct qcow2_create *c, struct err
         return err_set(err, EINVAL, "%s: data_file_raw needs data_file", name);
     if (c->data_file_raw && c->backing_file)
         return err_set(err, EINVAL, "%s: with data_file_raw there can be no backing_file", name);
+    if (c->encrypt && c->data_file_raw)
+        return err_set(err, EINVAL, "%s: what is encrypted is no raw disk, so there can be no data_file_raw", name);
+    if (!c->encrypt && c->luks.secret)
+        return err_set(err, EINVAL, "%s: encrypt.key-secret needs encrypt.format=luks", name);
+    if (c->encrypt && c->preallocation && is_v2(c))
+        return err_set(err, EINVAL, "%s: preallocation of an encrypted image needs compat=1.1", name);
     if (c->preallocation && c->backing_file && !c->extended_l2)
         return err_set(err, EINVAL, "%s: preallocation with a backing_file needs extended_l2", name);
     if (c->backing_file && (!*c->backing_file || strlen(c->backing_file) > QCOW2_NAME_MAX))
@@ -211,6 +220,8 @@ static int place_all(struct qcow2 *q, uint32_t how)
         for (uint64_t k = 0; !rc && k < got; k++) {
             struct qcow2_cl cl = {.host = (first + k) << q->bits, .has_host = true, .copied = true};
 
+            if (qcow2_encrypted(q)) /* zeroes in the file would be read as noise */
+                cl.zero = q->grains > 1 ? UINT32_MAX : 1;
             qcow2_encode(q, s, i + (uint32_t)k, &cl);
         }
         host = first << q->bits;
@@ -225,6 +236,23 @@ static int place_all(struct qcow2 *q, uint32_t how)
     if (!rc && q->data == q->b.file)
         rc = blk_pwrite(q->data, "", 1, q->file_end - 1);
     return rc;
+}
+
+static int encrypt(struct blk *file, const struct luks_create *c, const struct blk_key *key, struct err *err)
+{
+    struct blk *b;
+    struct qcow2 *q;
+    int rc = qcow2_attach(file, &b, err), end;
+
+    if (rc)
+        return rc;
+    q = qcow2_of(b);
+    pthread_mutex_lock(&q->lock);
+    rc = qcow2_crypt_create(q, c, key);
+    pthread_mutex_unlock(&q->lock);
+    end = qcow2_detach(b);
+    rc = rc ? rc : end;
+    return rc ? err_set(err, -rc, "write encryption header: %s", strerror(-rc)) : 0;
 }
 
 static int preallocate(struct blk *file, uint32_t how, struct err *err)
@@ -246,13 +274,16 @@ static int preallocate(struct blk *file, uint32_t how, struct err *err)
     return rc ? err_set(err, -rc, "preallocate %s: %s", file->name, strerror(-rc)) : 0;
 }
 
-int qcow2_create(struct blk *file, uint64_t size, const void *opts, struct err *err)
+int qcow2_create(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err)
 {
     const struct qcow2_create *c = opts;
+    const struct blk_key *key;
     struct qcow2_header h;
     uint32_t prealloc = c->data_file_raw && !c->preallocation ? PREALLOC_METADATA : c->preallocation;
     int rc = check_opts(file->name, c, err);
 
+    if (!rc && c->encrypt)
+        rc = luks_create_check(&c->luks, keys, file->name, &key, err);
     if (rc)
         return rc;
     if (size > INT64_MAX - MiB(2))
@@ -261,6 +292,8 @@ int qcow2_create(struct blk *file, uint64_t size, const void *opts, struct err *
     rc = write_empty(file, &h, err);
     if (!rc && c->data_file)
         rc = create_data_file(file, c, c->data_file_raw ? h.size : 0, err);
+    if (!rc && c->encrypt)
+        rc = encrypt(file, &c->luks, key, err);
     if (!rc && prealloc)
         rc = preallocate(file, prealloc, err);
     qcow2_header_fini(&h);
@@ -290,7 +323,7 @@ static uint64_t refcounts(uint64_t clusters, uint64_t per_block, uint64_t per_ta
 int qcow2_overhead(uint64_t size, const void *opts, uint64_t *ret, uint64_t *unit, struct err *err)
 {
     const struct qcow2_create *c = opts;
-    uint64_t cluster = c->cluster_size, data, l2, l1;
+    uint64_t cluster = c->cluster_size, data, l2, l1, keys;
     int rc = check_opts("the new image", c, err);
 
     if (rc)
@@ -298,7 +331,9 @@ int qcow2_overhead(uint64_t size, const void *opts, uint64_t *ret, uint64_t *uni
     data = div_up(size, cluster);
     l2 = div_up(data, cluster / (c->extended_l2 ? 16 : 8));
     l1 = div_up(l2, cluster / 8);
-    *ret = (1 + l2 + l1 + refcounts(data + 1 + l2 + l1, cluster * 8 / c->refcount_bits, cluster / 8)) * cluster;
+    keys = c->encrypt ? div_up(luks_area(&c->luks.kind), cluster) : 0;
+    *ret = (1 + l2 + l1 + keys + refcounts(data + 1 + l2 + l1 + keys, cluster * 8 / c->refcount_bits, cluster / 8)) *
+           cluster;
     *unit = cluster;
     return 0;
 }

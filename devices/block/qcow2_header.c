@@ -170,14 +170,10 @@ static int check_features(const struct blk *file, const struct qcow2_header *h, 
 
     if (h->incompat & ~known)
         return refuse_features(file, h, h->incompat & ~known, err);
-    if (h->crypt)
+    if (h->crypt > 2 || h->crypt == 1)
         return err_set(err, ENOTSUP,
-                       "%s is encrypted (%s), which this program does not read; decrypt it with qemu-img "
-                       "convert",
-                       file->name,
-                       h->crypt == 1   ? "AES"
-                       : h->crypt == 2 ? "LUKS"
-                                       : "by an unknown method");
+                       "%s is encrypted by %s, which this program does not read; decrypt it with qemu-img convert",
+                       file->name, h->crypt == 1 ? "the AES method of old" : "an unknown method");
     if (h->packing > 1 || !h->packing != !(h->incompat & QCOW2_IN_PACKING))
         return bad(file, err, "the compression type is", h->packing);
 #ifndef HAVE_ZSTD

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "devices/block/luks.h"
 #include "devices/block/qcow2.h"
 #include "vmm/base/log.h"
 
@@ -116,6 +117,7 @@ struct qcow2_unpacked {
 struct qcow2 {
     struct blk b;
     struct blk *data;   /* where guest clusters are: b.file or a file of its own, which is then owned */
+    struct blk *guest;  /* the same, or above it what encrypts them: the guest's bytes go this way */
     char *snapshot;     /* option: which to show */
     bool repair;        /* option: open what is corrupt or dirty as it is, for a check */
     uint32_t bits;      /* of the cluster size */
@@ -319,14 +321,16 @@ int qcow2_write_compressed(struct blk *b, uint64_t off, const void *buf, size_t 
 
 int qcow2_check(struct blk *b, enum blk_fix fix, struct blk_check *ret, struct err *err) must_check;
 int qcow2_resize(struct blk *b, uint64_t size, struct err *err) must_check;
-int qcow2_create(struct blk *file, uint64_t size, const void *opts, struct err *err) must_check;
+int qcow2_create(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err)
+    must_check;
 int qcow2_overhead(uint64_t size, const void *opts, uint64_t *ret, uint64_t *unit, struct err *err) must_check;
 extern const struct opt qcow2_create_opts[];
 struct qcow2_create {
     char *backing_file, *backing_fmt, *data_file;
     uint64_t cluster_size;
-    uint32_t compat, refcount_bits, preallocation, compression_type;
+    uint32_t compat, refcount_bits, preallocation, compression_type, encrypt;
     bool lazy_refcounts, extended_l2, data_file_raw;
+    struct luks_create luks;
 };
 /* Opens and closes a node on a file that somebody else owns. */
 int qcow2_attach(struct blk *file, struct blk **ret, struct err *err) must_check;
@@ -335,11 +339,26 @@ int qcow2_detach(struct blk *b) must_check;
 bool qcow2_check_uses(const struct qcow2_check *c, uint64_t index);
 uint64_t qcow2_check_end(const struct qcow2_check *c); /* clusters of the file */
 
-/* ---- qcow2_bitmap.c ---- */
-
 struct qcow2_visitor {
     void (*range)(struct qcow2_visitor *v, uint64_t off, uint64_t bytes, const char *what);
 };
+
+/* ---- qcow2_crypt.c ---- */
+
+/* Sets q->guest. */
+int qcow2_crypt_open(struct qcow2 *q, const struct blk_open_opts *o, struct err *err) must_check;
+void qcow2_crypt_close(struct qcow2 *q);
+static inline bool qcow2_encrypted(const struct qcow2 *q)
+{
+    return q->h.crypt;
+}
+/* What the header of the encryption takes of the file, if there is one. */
+void qcow2_crypt_visit(struct qcow2 *q, struct qcow2_visitor *v);
+json_t *qcow2_crypt_info(struct qcow2 *q); /* of an encrypted image */
+int qcow2_crypt_create(struct qcow2 *q, const struct luks_create *c, const struct blk_key *key) must_check;
+
+/* ---- qcow2_bitmap.c ---- */
+
 /* The directory; -EINVAL: it makes no sense. */
 int qcow2_bitmaps_load(struct qcow2 *q) must_check;
 void qcow2_bitmaps_fini(struct qcow2 *q);

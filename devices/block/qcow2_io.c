@@ -11,7 +11,7 @@ static int read_data(struct qcow2 *q, const struct blk_io *io, uint64_t skip, ui
 {
     const struct blk_limits *lim = &q->data->lim;
     uint64_t there = lim->grows ? n : host < lim->size ? min_u64(n, lim->size - host) : 0;
-    int rc = there ? blk_rw_part(q->data, io, skip, there, host) : 0;
+    int rc = there ? blk_rw_part(q->guest, io, skip, there, host) : 0;
 
     if (!rc)
         iov_zero(io->iov, skip + there, n - there);
@@ -217,7 +217,7 @@ static int plan_new(struct qcow2 *q, struct part *p, uint64_t at, uint32_t i, ui
     }
     virgin = UINT64_MAX;
     if (q->data == q->b.file) {
-        if (q->b.file->lim.grows && !p->in_place)
+        if (q->b.file->lim.grows && !p->in_place && !qcow2_encrypted(q))
             virgin = q->file_end;
         q->file_end = max_u64(q->file_end, (p->first + got) << q->bits);
     }
@@ -295,14 +295,14 @@ static int write_around(struct qcow2 *q, const struct part *p, const struct blk_
         if (tail)
             iov[n++] = (struct iovec){buf + head, tail};
         all.niov = n;
-        return blk_rw(q->data, &all);
+        return blk_rw(q->guest, &all);
     }
     if (head)
-        rc = blk_pwrite(q->data, buf, head, p->host - head);
+        rc = blk_pwrite(q->guest, buf, head, p->host - head);
     if (!rc)
-        rc = blk_rw_part(q->data, io, skip, p->len, p->host);
+        rc = blk_rw_part(q->guest, io, skip, p->len, p->host);
     if (!rc && tail)
-        rc = blk_pwrite(q->data, buf + head, tail, p->host + p->len);
+        rc = blk_pwrite(q->guest, buf + head, tail, p->host + p->len);
     return rc;
 }
 
@@ -368,7 +368,7 @@ int qcow2_write(struct qcow2 *q, const struct blk_io *io)
         if (rc)
             return rc;
         if (p.direct) {
-            rc = blk_rw_part(q->data, io, at, p.len, p.host);
+            rc = blk_rw_part(q->guest, io, at, p.len, p.host);
             qcow2_leave(q, p.epoch);
         } else {
             rc = finish_new(q, &p, write_around(q, &p, io, at));

@@ -410,7 +410,7 @@ static void make_disk(const struct shape *shape)
     opts_default(qcow2_driver.create_opts, c);
     if (opts_parse(qcow2_driver.create_opts, c, NULL, shape->options, &err) ||
         blk_create_file("disk.qcow2", true, &file, &err) ||
-        qcow2_driver.create(file, (uint64_t)SECTORS * SECTOR, c, &err))
+        qcow2_driver.create(file, (uint64_t)SECTORS * SECTOR, c, NULL, &err))
         fail_msg("%s", err.msg);
     opts_clear(qcow2_driver.create_opts, c);
     blk_close(file);

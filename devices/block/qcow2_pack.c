@@ -302,8 +302,8 @@ int qcow2_write_compressed(struct blk *b, uint64_t off, const void *buf, size_t 
     cleanup_free uint8_t *dst = malloc(q->cluster), *whole = NULL;
     ssize_t got;
 
-    if (q->data != b->file)
-        return -ENOTSUP; /* a data file has every cluster at its place */
+    if (q->guest != b->file)
+        return -ENOTSUP; /* a data file has every cluster at its place; compressed ones are not encrypted */
     if (off & (q->cluster - 1) || !n || n > q->cluster || !range_fits(off, n, b->lim.size))
         return -EINVAL;
     if (!dst)

@@ -121,20 +121,29 @@ void mem_forget(struct mem *m)
 
 /* ---- Images. ---- */
 
+const struct blk_keys *rig_keys(void)
+{
+    static const struct blk_keys keys = {
+        .v = {{.id = (char *)"key", .data = (uint8_t *)RIG_KEY, .len = sizeof(RIG_KEY) - 1}}, .n = 1};
+
+    return &keys;
+}
+
 void rig_create(struct mem *m, uint64_t size, const char *options)
 {
     struct qcow2_create c = {0};
     struct err err = {0};
 
     opts_default(qcow2_driver.create_opts, &c);
-    if (opts_parse(qcow2_driver.create_opts, &c, NULL, options, &err) || qcow2_driver.create(&m->b, size, &c, &err))
+    if (opts_parse(qcow2_driver.create_opts, &c, NULL, options, &err) ||
+        qcow2_driver.create(&m->b, size, &c, rig_keys(), &err))
         fail_msg("%s: %s", options, err.msg);
     opts_clear(qcow2_driver.create_opts, &c);
 }
 
 struct blk *rig_try(struct mem *m, struct blk *base, const char *options, bool read_only, struct err *err)
 {
-    const struct blk_open_opts o = {.no_backing = true, .read_only = read_only};
+    const struct blk_open_opts o = {.no_backing = true, .read_only = read_only, .keys = rig_keys()};
     struct blk *b = blk_node(&qcow2_driver, "image.qcow2", NULL);
     int rc;
 
@@ -232,11 +241,23 @@ int rig_shell(struct mem *m, const char *command)
     return rc;
 }
 
+static bool is_encrypted(const struct mem *m)
+{
+    return get_be32(m->bytes + 32);
+}
+
 void rig_qemu_check(struct mem *m, bool leaks)
 {
     /* qemu-img says 3 for leaks, 2 for corruptions. */
-    int rc = rig_shell(m, leaks ? "qemu-img check -f qcow2 $IMAGE; case $? in 0|3) exit 0;; *) exit 1;; esac"
-                                : "qemu-img check -f qcow2 $IMAGE");
+    const char *how = !is_encrypted(m) ? "-f qcow2 $IMAGE"
+                                       : "--object secret,id=s,data='" RIG_KEY "' --image-opts "
+                                         "driver=qcow2,file.filename=$IMAGE,encrypt.key-secret=s";
+    char command[256];
+    int rc;
+
+    snprintf(command, sizeof(command), "qemu-img check %s%s", how,
+             leaks ? "; case $? in 0|3) exit 0;; *) exit 1;; esac" : "");
+    rc = rig_shell(m, command);
 
     assert_true(rc == 0 || rc == -1);
 }

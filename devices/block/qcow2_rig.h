@@ -29,6 +29,9 @@ void mem_destroy(struct mem *m);
 void mem_forget(struct mem *m); /* its log */
 void mem_apply(struct mem *m, const struct mem_op *op);
 
+/* What opens encrypted images here: a key called "key". */
+#define RIG_KEY "not a secret"
+const struct blk_keys *rig_keys(void);
 /* A new image on `m`; options as of bothy img create -o. */
 void rig_create(struct mem *m, uint64_t size, const char *options);
 /* Opens the image; `base`, when not NULL, is put below it.  NULL: refused, with the reason in *err. */

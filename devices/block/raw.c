@@ -73,11 +73,12 @@ static int write_zeroes(struct blk *file, uint64_t size)
 }
 
 /* A device that is large enough is one already. */
-static int raw_create(struct blk *file, uint64_t size, const void *opts, struct err *err)
+static int raw_create(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err)
 {
     const struct raw_create *o = opts;
     int rc = size <= file->lim.size ? 0 : file->drv->resize(file, size, err);
 
+    (void)keys;
     if (rc)
         return rc;
     if (o->space == SPACE_FALLOC)

@@ -188,13 +188,14 @@ static int write_map(struct blk *file, uint64_t off, uint32_t nblocks, bool fixe
     return rc;
 }
 
-static int vdi_create(struct blk *file, uint64_t size, const void *opts, struct err *err)
+static int vdi_create(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err)
 {
     const struct vdi_create *c = opts;
     uint64_t nblocks = size / BLOCK_MADE + !!(size % BLOCK_MADE), data;
     uint8_t h[HEADER] = "<<< bothy VDI image >>>\n", zero = 0;
     int rc = blkimg_may_make(file, err);
 
+    (void)keys;
     if (rc)
         return rc;
     if (!size || nblocks > BLOCKS_MAX)

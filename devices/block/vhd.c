@@ -421,12 +421,13 @@ static int write_dynamic(struct blk *file, uint64_t size, const uint8_t *footer)
     return rc ? rc : blk_pwrite(file, footer, FOOTER, end);
 }
 
-static int vhd_create(struct blk *file, uint64_t size, const void *opts, struct err *err)
+static int vhd_create(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err)
 {
     const struct vhd_create *c = opts;
     uint8_t footer[FOOTER];
     int rc = blkimg_may_make(file, err);
 
+    (void)keys;
     if (rc)
         return rc;
     if (!c->exact)

@@ -456,7 +456,7 @@ static uint32_t block_for(uint64_t size)
     return sizes[i].block;
 }
 
-static int vhdx_create(struct blk *file, uint64_t size, const void *opts, struct err *err)
+static int vhdx_create(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err)
 {
     const struct vhdx_create *c = opts;
     uint32_t block = c->block ? (uint32_t)c->block : block_for(size);
@@ -466,6 +466,7 @@ static int vhdx_create(struct blk *file, uint64_t size, const void *opts, struct
     static const char creator[] = "bothy";
     int rc = blkimg_may_make(file, err);
 
+    (void)keys;
     if (rc)
         return rc;
     if (!is_pow2(block) || block < MIB)

@@ -91,7 +91,7 @@ struct vmdk_create {
     uint32_t subformat, adapter;
 };
 extern const struct opt vmdk_create_opts[];
-int vmdk_create(struct blk *file, uint64_t size, const void *opts, struct err *err);
+int vmdk_create(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err);
 int vmdk_alloc(struct blkimg *im, uint64_t off);
 int vmdk_finish(struct blkimg *im);
 int vmdk_write_compressed(struct blk *b, uint64_t off, const void *buf, size_t n);

@@ -248,13 +248,14 @@ static int write_header(struct blk *file, uint64_t size, const struct layout *l,
     return blk_pwrite(file, h, sizeof(h), 0);
 }
 
-int vmdk_create(struct blk *file, uint64_t size, const void *opts, struct err *err)
+int vmdk_create(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err)
 {
     const struct vmdk_create *c = opts;
     struct layout l;
     uint8_t zero = 0;
     int rc = blkimg_may_make(file, err);
 
+    (void)keys;
     if (rc)
         return rc;
     if (!size || size > (uint64_t)2 << 40)

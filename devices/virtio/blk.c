@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "devices/block/filter.h"
+#include "devices/block/key.h"
 #include "devices/virtio/virtio.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
@@ -54,7 +55,7 @@ struct vblk {
     char *path, *serial, *format, *allow;
     bool read_only, snapshot, discard;
     uint32_t cache, queues, block_size, werror, rerror;
-    struct opt_list format_options, filters, file_filters;
+    struct opt_list format_options, key_files, filters, file_filters;
     struct blk *disk;
     struct blk_user user;
     struct vblk_req *reqs;
@@ -81,6 +82,9 @@ static const struct opt vblk_opts[] = {
     O_LIST(struct vblk, format_options, "format-option", "an option of the format, KEY=VALUE"),
     O_STR(struct vblk, allow, "allow", NULL,
           "folders, : between, in which files that the image names may lie besides its own", .arg = "DIR"),
+    O_LIST(struct vblk, key_files, "key-file",
+           "file with the key of an encrypted image, as it is; where more images of a chain have one, all are tried",
+           .arg = "FILE"),
     O_LIST(struct vblk, filters, "filter", "a filter above the image and its options, as in throttle:iops=100"),
     O_LIST(struct vblk, file_filters, "file-filter", "a filter between the image's format and its file"),
     O_ENUM(struct vblk, werror, "werror", "report", write_error_words,
@@ -484,15 +488,23 @@ static const struct state_desc vblk_desc = {
 static int open_disk(struct vblk *b, struct err *err)
 {
     cleanup_free char *options = join(&b->format_options);
+    struct blk_keys keys __attribute__((cleanup(blk_keys_fini))) = {0};
     const struct blk_open_opts o = {.read_only = b->read_only,
                                     .snapshot = b->snapshot,
                                     .format = b->format,
                                     .options = options,
                                     .cache = b->cache,
                                     .allow = b->allow,
+                                    .keys = &keys,
                                     .filters = &b->filters,
                                     .file_filters = &b->file_filters};
 
+    for (size_t i = 0; i < b->key_files.n; i++) {
+        int rc = blk_keys_add_file(&keys, b->key_files.v[i], b->key_files.v[i], err);
+
+        if (rc)
+            return rc;
+    }
     return blk_open(b->path, &o, &b->v.dev.lane, &b->user, &b->disk, err);
 }
 

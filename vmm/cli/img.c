@@ -33,8 +33,49 @@ int img_need(const struct cli_line *l, unsigned n, struct err *err)
                    l->verb->name, l->verb->args);
 }
 
+/* QEMU's object "secret". */
+struct secret {
+    char *type, *id, *data, *file;
+};
+static const struct opt secret_opts[] = {
+    O_STR(struct secret, type, "qom-type", NULL, "secret"),
+    O_STR(struct secret, id, "id", NULL, "what options call it"),
+    O_STR(struct secret, data, "data", NULL, "the key"),
+    O_STR(struct secret, file, "file", NULL, "file with the key"),
+    O_END,
+};
+
+static int add_key(const struct secret *s, struct blk_keys *keys, struct err *err)
+{
+    if (!s->type || strcmp(s->type, "secret"))
+        return err_set(err, ENOTSUP, "there are objects of type secret only; write secret,id=ID,file=FILE");
+    if (!s->id || !s->data == !s->file)
+        return err_set(err, EINVAL, "a secret has an id= and either file= or data=; write secret,id=ID,file=FILE");
+    return s->file ? blk_keys_add_file(keys, s->id, s->file, err)
+                   : blk_keys_add(keys, s->id, s->data, strlen(s->data), err);
+}
+
+int img_keys(const struct opt_list *objects, struct blk_keys *ret, struct err *err)
+{
+    int rc = 0;
+
+    *ret = (struct blk_keys){0};
+    for (size_t i = 0; !rc && i < objects->n; i++) {
+        struct secret s = {0};
+
+        rc = opts_parse(secret_opts, &s, "qom-type", objects->v[i], err);
+        if (!rc)
+            rc = add_key(&s, ret, err);
+        if (rc)
+            rc = err_wrap(err, "--object");
+        opts_clear(secret_opts, &s);
+    }
+    return rc;
+}
+
 int img_open(const char *path, const struct img_open *o, unsigned mode, struct blk **ret, struct err *err)
 {
+    struct blk_keys keys cleanup_keys = {0};
     const struct blk_driver *drv = o->format ? blk_driver_find(o->format) : img_by_ending(path);
     struct blk_open_opts opts = {.format = o->format,
                                  .options = o->options,
@@ -43,14 +84,17 @@ int img_open(const char *path, const struct img_open *o, unsigned mode, struct b
                                  .unlocked = o->share,
                                  .read_only = !(mode & IMG_WRITE),
                                  .fresh = mode & IMG_FRESH,
-                                 .no_backing = mode & IMG_ALONE};
+                                 .no_backing = mode & IMG_ALONE,
+                                 .keys = &keys,
+                                 .keyless = mode & IMG_ABOUT};
+    int rc = img_keys(&o->objects, &keys, err);
 
     /* Of drivers that have such an option.  The name alone says which is asked where -f does not. */
     if (mode & IMG_DAMAGED && drv && drv->opts && opts_find(drv->opts, "repair"))
         opts.options = "repair";
-    if (o->format && !blk_driver_find(o->format))
-        return img_bad_format(o->format, err);
-    return blk_open(path, &opts, NULL, NULL, ret, err);
+    if (!rc && o->format && !blk_driver_find(o->format))
+        rc = img_bad_format(o->format, err);
+    return rc ? rc : blk_open(path, &opts, NULL, NULL, ret, err);
 }
 
 int img_beside(const char *path, const char *name, char ret[PATH_MAX], struct err *err)

@@ -9,12 +9,14 @@
 #include <stdio.h>
 
 #include "devices/block/driver.h"
+#include "devices/block/key.h"
 #include "vmm/cli/cli.h"
 
 /* ---- Opening. ---- */
 
 struct img_open { /* options of an image that a verb opens */
     char *format, *allow;
+    struct opt_list objects;
     char *options;  /* the driver's own; no option of the verbs */
     uint32_t cache; /* enum blk_cache */
     bool share;
@@ -26,11 +28,15 @@ extern const char *const img_cache_words[]; /* as enum blk_cache */
     O_STR(T, f, n, NULL, "the image's format; without this its name's ending says", .letter = (l), .arg = "FORMAT")
 #define IMG_CACHE(T, f, n, d, l) \
     O_ENUM(T, f, n, d, img_cache_words, "how it goes through the host's page cache", .letter = (l))
+#define IMG_OBJECTS(T, f)                                                                                   \
+    O_LIST(T, f, "object", "the key of an encrypted image, the whole of a file, as secret,id=ID,file=FILE", \
+           .arg = "OBJECT")
 /* Rows of a verb with one image (`f` is its struct img_open, with a dot behind). */
 #define IMG_OPEN_OPTIONS(T, f)                                                                                        \
     IMG_FORMAT(T, f format, "format", 'f'),                                                                           \
         O_STR(T, f allow, "allow", NULL, "where images that it names may lie besides its own folder; ':' in between", \
               .arg = "DIRS"),                                                                                         \
+        IMG_OBJECTS(T, f objects),                                                                                    \
         O_BOOL(T, f share, "force-share", "off", "open it though others write to it", .letter = 'U')
 
 enum img_mode {
@@ -39,7 +45,11 @@ enum img_mode {
     IMG_ALONE = 2,   /* or'ed: without its backing image */
     IMG_DAMAGED = 4, /* or'ed: also what only a check should open */
     IMG_FRESH = 8,   /* or'ed: it was just made, to be filled */
+    IMG_ABOUT = 16,  /* or'ed: not what it holds: needs no key */
 };
+/* The keys that --object gives.  blk_keys_fini() is due also after failure. */
+int img_keys(const struct opt_list *objects, struct blk_keys *ret, struct err *err) must_check;
+#define cleanup_keys __attribute__((cleanup(blk_keys_fini)))
 int img_open(const char *path, const struct img_open *o, unsigned mode, struct blk **ret, struct err *err) must_check;
 
 static inline void img_close_(struct blk **b)
@@ -92,7 +102,9 @@ int img_new_options(struct img_new *n, const struct opt_list *texts, struct err 
 void img_list_options(const char *what, const struct opt *o);
 /* Is `help` among them? */
 bool img_wants_help(const struct opt_list *texts);
-bool img_new_has_backing(const struct img_new *n);
+/* An option's value as text, in `buf` perhaps; NULL: it is not set, or there is none of that name. */
+enum { IMG_VALUE = 64 };
+const char *img_new_option(const struct img_new *n, const char *name, char buf[IMG_VALUE]);
 int img_new_backing(struct img_new *n, const char *name, const char *format, struct err *err) must_check;
 
 /* An image in the making: under a name of its own until it is whole, and gone when anything ends before that. */
@@ -106,8 +118,8 @@ struct img_target {
 };
 
 /* Makes the empty image.  img_target_fini() is due also after failure. */
-int img_target_create(struct img_target *t, const char *path, const struct img_new *n, uint64_t size, struct err *err)
-    must_check;
+int img_target_create(struct img_target *t, const char *path, const struct img_new *n, const struct opt_list *objects,
+                      uint64_t size, struct err *err) must_check;
 /* The name to open it by. */
 const char *img_target_name(const struct img_target *t);
 /* It is whole, and closed: gives it its name. */

@@ -41,7 +41,7 @@ static int merge(struct blk *b, const char *name, const struct bitmap_opts *o, s
     int rc = 0;
 
     if (o->source) {
-        rc = img_open(o->source, &open, IMG_READ | IMG_ALONE, &from, err);
+        rc = img_open(o->source, &open, IMG_READ | IMG_ALONE | IMG_ABOUT, &from, err);
         if (!rc)
             rc = need_qcow2(from, err);
     }
@@ -81,7 +81,7 @@ static int bitmap_run(struct cli_line *l, struct err *err)
     if (!rc && o->source && !o->merge.n)
         rc = err_set(err, EINVAL, "-b names the image for --merge, which is missing");
     if (!rc)
-        rc = img_open(l->args[0], &o->open, IMG_WRITE | IMG_ALONE, &b, err);
+        rc = img_open(l->args[0], &o->open, IMG_WRITE | IMG_ALONE | IMG_ABOUT, &b, err);
     return rc ? rc : change(b, l->args[1], o, err);
 }
 

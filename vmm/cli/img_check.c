@@ -102,7 +102,8 @@ static int check_run(struct cli_line *l, struct err *err)
     int rc = img_need(l, 1, err);
 
     if (!rc)
-        rc = img_open(l->args[0], &open, (o->repair ? IMG_WRITE : IMG_READ) | IMG_ALONE | IMG_DAMAGED, &b, err);
+        rc = img_open(l->args[0], &open, (o->repair ? IMG_WRITE : IMG_READ) | IMG_ALONE | IMG_DAMAGED | IMG_ABOUT, &b,
+                      err);
     if (rc)
         return rc;
     if (!b->drv->check) {

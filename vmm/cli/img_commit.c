@@ -98,14 +98,17 @@ static int copy_down(struct commit *c, const struct commit_opts *o, struct err *
 
 static int commit(struct commit *c, const struct commit_opts *o, struct err *err)
 {
-    const struct blk_open_opts opts = {.allow = o->open.allow, .cache = o->open.cache};
+    struct blk_keys keys cleanup_keys = {0};
+    const struct blk_open_opts opts = {.allow = o->open.allow, .cache = o->open.cache, .keys = &keys};
     const char *name = c->top->drv == &qcow2_driver ? qcow2_backing_name(c->top) : NULL;
     cleanup_free char *format = name ? qcow2_backing_format(c->top) : NULL;
     int rc;
 
     if (!name)
         return err_set(err, EINVAL, "%s is based on no other image, so there is nothing to commit it to", c->top->name);
-    rc = blk_open_named(c->top, name, format, true, &opts, &c->base, err);
+    rc = img_keys(&o->open.objects, &keys, err);
+    if (!rc)
+        rc = blk_open_named(c->top, name, format, true, &opts, &c->base, err);
     if (!rc)
         rc = copy_down(c, o, err);
     if (!rc && !o->keep)

@@ -287,7 +287,7 @@ static int open_sources(struct convert *c, struct cli_line *l, struct err *err)
 static int copy_into(struct convert *c, const char *path, const char *format, unsigned mode, struct err *err)
 {
     struct img_open open = {
-        .format = (char *)format, .allow = c->o->open.allow, .cache = c->o->out_cache, .share = false};
+        .format = (char *)format, .allow = c->o->open.allow, .objects = c->o->open.objects, .cache = c->o->out_cache};
     int rc = img_open(path, &open, IMG_WRITE | mode, &c->dst, err);
 
     if (!rc && c->dst->lim.size < c->size)
@@ -304,6 +304,8 @@ static int copy_into(struct convert *c, const char *path, const char *format, un
 static int make(struct convert *c, const char *path, struct img_new *n, struct err *err)
 {
     const struct convert_opts *o = c->o;
+    char buf[IMG_VALUE];
+    const char *encrypt;
     struct img_target t;
     int rc = 0;
 
@@ -314,10 +316,13 @@ static int make(struct convert *c, const char *path, struct img_new *n, struct e
     if (o->compress && !n->drv->write_compressed)
         return err_set(err, ENOTSUP, "images of format %s hold nothing compressed; leave -c out, or write qcow2",
                        n->drv->name);
+    encrypt = img_new_option(n, "encrypt.format", buf);
+    if (o->compress && encrypt && strcmp(encrypt, "none"))
+        return err_set(err, ENOTSUP, "encrypted images hold nothing compressed; leave -c or encrypt.format out");
     c->images = o->backing ? 1 : 0;
-    rc = img_target_create(&t, path, n, c->size, err);
+    rc = img_target_create(&t, path, n, &o->open.objects, c->size, err);
     if (!rc) {
-        c->reads_zero = t.temp && !img_new_has_backing(n);
+        c->reads_zero = t.temp && !n->drv->noise && !img_new_option(n, "backing_file", buf);
         rc = copy_into(c, img_target_name(&t), n->drv->name, IMG_FRESH, err);
     }
     if (!rc)

@@ -7,7 +7,7 @@
 
 struct create_opts {
     char *format, *backing, *backing_format, *allow;
-    struct opt_list options;
+    struct opt_list options, objects;
     bool unchecked, quiet;
 };
 
@@ -21,6 +21,7 @@ static const struct opt create_opts[] = {
           .arg = "FORMAT"),
     O_STR(struct create_opts, allow, "allow", NULL,
           "where that image may lie besides the new one's own folder; ':' in between", .arg = "DIRS"),
+    IMG_OBJECTS(struct create_opts, objects),
     O_BOOL(struct create_opts, unchecked, "unsafe", "off", "do not look at the backing image", .letter = 'u'),
     O_BOOL(struct create_opts, quiet, "quiet", "off", "say nothing but errors", .letter = 'q'),
     O_END,
@@ -35,7 +36,7 @@ static int look_at_backing(const char *path, struct create_opts *o, uint64_t *si
     int rc = img_beside(path, o->backing, full, err);
 
     if (!rc)
-        rc = img_open(full, &open, IMG_READ, &b, err);
+        rc = img_open(full, &open, IMG_READ | IMG_ABOUT, &b, err);
     if (rc)
         return err_wrap(err, "backing image");
     *size = b->lim.size;
@@ -49,10 +50,10 @@ static void say(const char *path, const struct img_new *n, uint64_t size)
 {
     printf("Formatting '%s', fmt=%s size=%" PRIu64, path, n->drv->name, size);
     for (const struct opt *o = n->drv->create_opts; o && o->name; o++) {
-        char buf[64];
+        char buf[IMG_VALUE];
         const char *v = o->kind == OPT_LIST ? NULL : opts_get(o, n->opts, buf, sizeof(buf));
 
-        if (v)
+        if (v && (!o->dflt || strcmp(v, o->dflt)))
             printf(" %s=%s", o->name, v);
     }
     putchar('\n');
@@ -83,7 +84,7 @@ static int create(struct cli_line *l, struct img_new *n, struct err *err)
         return rc > 0 ? 0 : rc;
     if (!known)
         return err_set(err, EINVAL, "how large? write: bothy img create %s 10G", path);
-    rc = img_target_create(&t, path, n, size, err);
+    rc = img_target_create(&t, path, n, &o->objects, size, err);
     if (!rc)
         rc = img_target_done(&t, err);
     if (!rc && !o->quiet)

@@ -165,7 +165,7 @@ static int info_run(struct cli_line *l, struct err *err)
     if (!rc && !open.format)
         rc = probe(l->args[0], open.share, (const char **)&open.format, err);
     if (!rc)
-        rc = img_open(l->args[0], &open, o->chain ? IMG_READ : IMG_ALONE, &b, err);
+        rc = img_open(l->args[0], &open, o->chain ? IMG_ABOUT : IMG_ABOUT | IMG_ALONE, &b, err);
     if (rc)
         return rc;
     all = json_array();

@@ -98,7 +98,7 @@ static int map_run(struct cli_line *l, struct err *err)
     int rc = img_need(l, 1, err);
 
     if (!rc)
-        rc = img_open(l->args[0], &o->open, IMG_READ, &b, err);
+        rc = img_open(l->args[0], &o->open, IMG_READ | IMG_ABOUT, &b, err);
     if (rc)
         return rc;
     if (o->start > b->lim.size)

@@ -91,7 +91,7 @@ static int measure(struct cli_line *l, const struct img_new *n, struct sizes *re
     if (o->size)
         rc = img_parse_size(o->size, &size, err);
     else
-        rc = img_open(l->args[0], &open, IMG_READ, &b, err);
+        rc = img_open(l->args[0], &open, IMG_READ | IMG_ABOUT, &b, err);
     if (rc)
         return rc;
     if (b)

@@ -106,12 +106,11 @@ bool img_wants_help(const struct opt_list *texts)
     return false;
 }
 
-bool img_new_has_backing(const struct img_new *n)
+const char *img_new_option(const struct img_new *n, const char *name, char buf[IMG_VALUE])
 {
-    const struct opt *o = n->drv->create_opts ? opts_find(n->drv->create_opts, "backing_file") : NULL;
-    char buf[64];
+    const struct opt *o = n->drv->create_opts ? opts_find(n->drv->create_opts, name) : NULL;
 
-    return o && opts_get(o, n->opts, buf, sizeof(buf));
+    return o ? opts_get(o, n->opts, buf, IMG_VALUE) : NULL;
 }
 
 int img_new_backing(struct img_new *n, const char *name, const char *format, struct err *err)
@@ -190,8 +189,10 @@ static int lock_old(struct img_target *t, struct err *err)
     return file_lock(t->old, true, t->path, err);
 }
 
-int img_target_create(struct img_target *t, const char *path, const struct img_new *n, uint64_t size, struct err *err)
+int img_target_create(struct img_target *t, const char *path, const struct img_new *n, const struct opt_list *objects,
+                      uint64_t size, struct err *err)
 {
+    struct blk_keys keys cleanup_keys = {0};
     struct blk *file cleanup_blk = NULL;
     struct stat st;
     int rc;
@@ -199,7 +200,9 @@ int img_target_create(struct img_target *t, const char *path, const struct img_n
     *t = (struct img_target){.old = -1, .path = resolve(path)};
     if (asprintf(&t->temp, "%s.%ld.part", t->path, (long)getpid()) < 0)
         abort();
-    rc = lock_old(t, err);
+    rc = img_keys(objects, &keys, err);
+    if (!rc)
+        rc = lock_old(t, err);
     if (!rc && t->temp)
         rc = start_guard(t, err);
     if (!rc)
@@ -210,7 +213,7 @@ int img_target_create(struct img_target *t, const char *path, const struct img_n
         return err_set(err, errno, "%s: %s", t->temp, strerror(errno));
     free(file->name); /* formats that hold their own name need the one in the end */
     file->name = xstrdup(t->path);
-    rc = n->drv->create(file, size, n->opts, err);
+    rc = n->drv->create(file, size, n->opts, &keys, err);
     return rc ? err_wrap(err, "%s", path) : 0;
 }
 

@@ -115,9 +115,11 @@ static int keep_contents(struct rebase *r, const struct rebase_opts *o, struct e
 /* Opens what -b names.  The image names it from then on, so it has to lie where that is allowed. */
 static int open_new(struct rebase *r, const struct rebase_opts *o, struct err *err)
 {
-    const struct blk_open_opts opts = {.allow = o->open.allow, .cache = o->open.cache};
+    struct blk_keys keys cleanup_keys = {0};
+    const struct blk_open_opts opts = {.allow = o->open.allow, .cache = o->open.cache, .keys = &keys};
+    int rc = img_keys(&o->open.objects, &keys, err);
 
-    return blk_open_named(r->b, o->backing, o->backing_format, false, &opts, &r->new, err);
+    return rc ? rc : blk_open_named(r->b, o->backing, o->backing_format, false, &opts, &r->new, err);
 }
 
 static int rebase(struct rebase *r, const struct rebase_opts *o, struct err *err)
@@ -146,7 +148,7 @@ static int rebase_run(struct cli_line *l, struct err *err)
     if (!rc && !o->backing)
         rc = err_set(err, EINVAL, "on which image? say -b FILE, or -b \"\" for none");
     if (!rc)
-        rc = img_open(l->args[0], &o->open, IMG_WRITE | (o->unchecked ? IMG_ALONE : 0), &r.b, err);
+        rc = img_open(l->args[0], &o->open, IMG_WRITE | (o->unchecked ? IMG_ALONE | IMG_ABOUT : 0), &r.b, err);
     if (!rc)
         rc = rebase(&r, o, err);
     blk_close(r.new);

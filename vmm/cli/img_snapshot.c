@@ -110,7 +110,7 @@ static int snapshot_run(struct cli_line *l, struct err *err)
     if (!rc && changes + o->list > 1)
         rc = err_set(err, EINVAL, "one of -l, -c, -a and -d at a time");
     if (!rc)
-        rc = img_open(l->args[0], &o->open, (changes ? IMG_WRITE : IMG_READ) | IMG_ALONE, &b, err);
+        rc = img_open(l->args[0], &o->open, (changes ? IMG_WRITE : IMG_READ) | IMG_ALONE | IMG_ABOUT, &b, err);
     return rc ? rc : snapshot(b, o, err);
 }
 
