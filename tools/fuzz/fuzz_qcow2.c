@@ -83,7 +83,7 @@ static struct blk *new_base(void)
 /* NULL: refused, with a reason. */
 static struct blk *open_image(const uint8_t *data, size_t size, bool read_only, const char *options)
 {
-    const struct blk_open_opts o = {.read_only = read_only, .no_backing = true};
+    const struct blk_open_opts o = {.read_only = read_only, .no_backing = true, .keyless = true};
     struct blk *b = blk_node(&qcow2_driver, "image", NULL);
     struct err err = {0};
 
