@@ -3,6 +3,7 @@
 
 #include "devices/net/backend.h"
 #include "devices/net/offload.h"
+#include "devices/net/pcap.h"
 #include "vmm/base/cleanup.h"
 
 /* A large frame on its way in segments. */
@@ -15,8 +16,9 @@ struct net_core {
     net_offloads_t guest;        /* what it takes */
     uint8_t bounce[SEGMENT_MAX]; /* a frame that had to be copied, or a segment of one */
     struct iovec whole;          /* all of it */
-    size_t peeked;               /* bytes of the frame that net_next() is about */
-    bool more;                   /* and there are more segments behind it */
+    struct net_frame peeked;     /* what net_next() is about */
+    bool more;                   /* there are more segments behind it */
+    struct pcap *pcap;           /* or NULL */
     struct progress rx[NET_QUEUES_MAX], tx[NET_QUEUES_MAX];
     struct net_counters counters[NET_QUEUES_MAX];
 };
@@ -154,6 +156,8 @@ int net_send(struct net *n, unsigned queue, struct net_frame *f)
         net_drop(n, NET_DROP_MALFORMED);
         return 0;
     }
+    if (n->core->pcap)
+        pcap_hold(n->core->pcap, f);
     missing = needs(f, false) & ~n->cls->takes;
     if (missing && f->hdr.gso_type) {
         rc = send_segments(n, queue, f);
@@ -164,9 +168,12 @@ int net_send(struct net *n, unsigned queue, struct net_frame *f)
             checksum_complete(f, n->core->bounce);
         rc = n->cls->send(n, queue, f);
     }
-    if (!rc)
-        count(&n->core->counters[queue].tx, len);
-    return rc;
+    if (rc)
+        return rc;
+    count(&n->core->counters[queue].tx, len);
+    if (n->core->pcap)
+        pcap_write(n->core->pcap);
+    return 0;
 }
 
 /* Makes the backend's frame one that the guest takes; false: nothing can be made of it. */
@@ -197,7 +204,7 @@ bool net_peek(struct net *n, unsigned queue, struct net_frame *ret)
 
     while (n->cls->peek(n, queue, ret)) {
         if (fit(c, &c->rx[queue], ret)) {
-            c->peeked = ret->len;
+            c->peeked = *ret;
             return true;
         }
         net_drop(n, NET_DROP_MALFORMED);
@@ -211,7 +218,11 @@ void net_next(struct net *n, unsigned queue)
 {
     struct net_core *c = n->core;
 
-    count(&c->counters[queue].rx, c->peeked);
+    count(&c->counters[queue].rx, c->peeked.len);
+    if (c->pcap) {
+        pcap_hold(c->pcap, &c->peeked);
+        pcap_write(c->pcap);
+    }
     if (c->more) {
         c->rx[queue].done++;
         return;
@@ -248,10 +259,21 @@ int net_open(const struct net_class *cls, struct net *n, struct device *dev, str
     return rc;
 }
 
+int net_capture(struct net *n, const char *path, uint32_t snap, uint64_t limit, struct err *err)
+{
+    return pcap_create(path, snap, limit, &n->core->pcap, err);
+}
+
+uint64_t net_missed(const struct net *n)
+{
+    return n->core->pcap ? pcap_missed(n->core->pcap) : 0;
+}
+
 void net_close(struct net *n)
 {
     if (!n->core)
         return;
     n->cls->close(n);
+    pcap_destroy(n->core->pcap);
     free(take_ptr(n->core));
 }

@@ -99,5 +99,8 @@ struct opt_choice net_choice(unsigned i); /* the same for option tables */
  * options are parsed. */
 int net_open(const struct net_class *cls, struct net *n, struct device *dev, struct net_user *user, struct err *err)
     must_check;
+/* After net_open(): all frames also go to that file (pcap.h), `snap` bytes of each (0: all), `limit` at most in all. */
+int net_capture(struct net *n, const char *path, uint32_t snap, uint64_t limit, struct err *err) must_check;
+uint64_t net_missed(const struct net *n); /* frames that did not get into it */
 /* In the lane or with no loop running; copes with half an open. */
 void net_close(struct net *n);

@@ -53,8 +53,9 @@ struct vnet_state {
 struct vnet {
     struct virtio v;
     struct opt_chosen backend;
-    char *mac_text;
-    uint32_t mtu, queues;
+    char *mac_text, *pcap;
+    uint32_t mtu, queues, pcap_snap;
+    uint64_t pcap_limit;
     struct net *net; /* borrowed from `backend` */
     struct net_user user;
     uint8_t mac[ETH_ALEN];
@@ -71,6 +72,10 @@ static const struct opt vnet_opts[] = {
     O_U32(struct vnet, mtu, "mtu", "0", 0, MTU_MAX,
           "what the guest is told of the largest packet; 0: the network knows"),
     O_U32(struct vnet, queues, "queues", "1", 1, NET_QUEUES_MAX, "pairs of queues; best one for each vCPU"),
+    O_STR(struct vnet, pcap, "pcap", NULL, "captures all frames, for tcpdump and Wireshark; a FIFO can be read live",
+          .arg = "FILE"),
+    O_U32(struct vnet, pcap_snap, "pcap-snap", "0", 0, NET_FRAME_MAX, "bytes that are captured of a frame; 0: all"),
+    O_SIZE(struct vnet, pcap_limit, "pcap-limit", "0", 0, 0, "the capture's size at most; 0: no limit"),
     O_END,
 };
 
@@ -592,7 +597,7 @@ static int open_backend(struct vnet *n, struct err *err)
     if (n->mtu && n->mtu < MTU_MIN)
         return err_set(err, EINVAL, "mtu=%u is too small; it is %d to %d", n->mtu, MTU_MIN, MTU_MAX);
     n->mtu = n->mtu ? n->mtu : net_limits(n->net)->mtu;
-    return 0;
+    return n->pcap ? net_capture(n->net, n->pcap, n->pcap_snap, n->pcap_limit, err) : 0;
 }
 
 static int vnet_init(struct device *d, struct err *err)
@@ -678,15 +683,18 @@ static json_t *traffic_info(const struct net_counters *c)
 static json_t *vnet_info(struct device *d)
 {
     struct vnet *n = container_of(d, struct vnet, v.dev);
-    json_t *pairs = json_array(), *drops = json_object();
+    json_t *pairs = json_array(), *drops = json_object(), *ret;
 
     for (unsigned i = 0; i < n->queues; i++)
         json_array_append_new(pairs, traffic_info(net_counters(n->net, i)));
     for (unsigned i = 0; i < NET_DROPS; i++)
         json_object_set_new(drops, net_drop_names[i], json_integer((json_int_t)net_dropped(n->net, i)));
-    return json_pack("{s:s, s:s, s:o, s:o, s:o}", "network", n->backend.is.name, "link",
-                     link_words[link_up(n) ? LINK_UP : LINK_DOWN], "pairs", pairs, "drops", drops, "details",
-                     net_info(n->net));
+    ret = json_pack("{s:s, s:s, s:o, s:o, s:o}", "network", n->backend.is.name, "link",
+                    link_words[link_up(n) ? LINK_UP : LINK_DOWN], "pairs", pairs, "drops", drops, "details",
+                    net_info(n->net));
+    if (n->pcap)
+        json_object_set_new(ret, "pcap-missed", json_integer((json_int_t)net_missed(n->net)));
+    return ret;
 }
 
 const struct device_class virtio_net = {
