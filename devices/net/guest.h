@@ -341,7 +341,7 @@ static inline int guest_try(struct guest *g, const char *options, struct err *er
     g->n = xcalloc(1, net_user.size);
     opts_default(net_user.opts, g->n);
     assert_int_equal(opts_parse(net_user.opts, g->n, NULL, options, err), 0);
-    return net_open(&net_user, g->n, &g->dev, &g->user, err);
+    return net_open(&net_user, g->n, &g->dev, &g->user, 1, err);
 }
 
 static inline struct guest *guest_new(const char *options)

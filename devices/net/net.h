@@ -96,9 +96,9 @@ const struct net_class *net_class_find(const char *name);
 struct opt_choice net_choice(unsigned i); /* the same for option tables */
 
 /* From the init of `dev`, whose lane, loop and id the backend uses; `n` is what the class says in size, zeroed, and its
- * options are parsed. */
-int net_open(const struct net_class *cls, struct net *n, struct device *dev, struct net_user *user, struct err *err)
-    must_check;
+ * options are parsed.  The NIC has `queues` pairs; it looks at the limits whether the backend serves as many. */
+int net_open(const struct net_class *cls, struct net *n, struct device *dev, struct net_user *user, unsigned queues,
+             struct err *err) must_check;
 /* After net_open(): all frames also go to that file (pcap.h), `snap` bytes of each (0: all), `limit` at most in all. */
 int net_capture(struct net *n, const char *path, uint32_t snap, uint64_t limit, struct err *err) must_check;
 uint64_t net_missed(const struct net *n); /* frames that did not get into it */

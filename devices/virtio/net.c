@@ -588,7 +588,7 @@ static int open_backend(struct vnet *n, struct err *err)
 
     n->user = (struct net_user){vnet_readable, vnet_writable, vnet_link};
     n->net = n->backend.obj;
-    rc = net_open(cls, n->net, &n->v.dev, &n->user, err);
+    rc = net_open(cls, n->net, &n->v.dev, &n->user, n->queues, err);
     if (rc)
         return rc;
     if (n->queues > net_limits(n->net)->queues)
