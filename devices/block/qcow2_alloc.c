@@ -511,20 +511,35 @@ static int add_blocks(struct qcow2 *q, uint64_t n, uint64_t *first)
         *first = q->end;
         return rc ? rc : add_blocks(q, n, first);
     }
+    /* Nothing of the table waits to be written, so none of the new entries can reach the file before its count. */
+    rc = qcow2_commit_refcounts(q);
     for (uint64_t i = *first / q->per_rb; !rc && i <= last; i++) {
         if (q->rt[i])
             continue;
         rc = meta_add(q, at, 1);
         if (!rc)
-            rc = zero_cluster(q, at);
+            rc = zero_cluster(q, at++);
         if (!rc)
-            rt_set(q, i, at++ << q->bits);
+            q->rt[i] = (at - 1) << q->bits;
     }
     for (uint64_t i = *first; !rc && i < at; i++)
         rc = qcow2_ref_set(q, i, 1);
+    for (uint64_t i = *first / q->per_rb; i <= last; i++) {
+        if (q->rt[i] < *first << q->bits || q->rt[i] >= at << q->bits)
+            continue;
+        if (rc) /* as if it had not been made */
+            qcow2_cache_drop(&q->rb, q->rt[i], q->cluster);
+        rt_set(q, i, rc ? 0 : q->rt[i]);
+    }
+    if (rc) {
+        for (uint64_t i = *first; i < at; i++)
+            qcow2_set_del(&q->meta, i);
+        qcow2_unalloc(q, *first, at - *first);
+        return rc;
+    }
     q->end = max_u64(q->end, at);
     *first = at;
-    return rc;
+    return 0;
 }
 
 /* The end, where nothing is in use. */
