@@ -262,7 +262,7 @@ void blkimg_map(struct blk *b, const struct blk_io *io, struct blk_map *ret)
     if (at.place == BLK_AT && (at.compressed || at.file != b->file || (at.off | at.len) % b->file->lim.align ||
                                !range_fits(at.off, at.len, b->file->lim.size)))
         return;
-    *ret = (struct blk_map){.place = at.place, .off = at.off, .len = at.len};
+    *ret = (struct blk_map){.place = at.place, .off = at.off, .len = at.len, .in = b->file};
 }
 
 int blkimg_status(struct blk *b, uint64_t off, uint64_t len, struct blk_status *ret)

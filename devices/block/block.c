@@ -238,7 +238,7 @@ static struct blk *below(struct blk_req *r, struct blk *b)
 /* One step down by what the driver says: the next node, NULL for zeroes, or the same when it is to do it itself. */
 static struct blk *step(struct blk_req *r, struct blk *b)
 {
-    struct blk_map m = {.place = BLK_BUSY, .off = r->io.off, .len = r->io.len};
+    struct blk_map m = {.place = BLK_BUSY, .off = r->io.off, .len = r->io.len, .in = b->file};
 
     if (!b->drv->map || r->io.op == BLK_DISCARD || r->io.op == BLK_ZERO)
         return b;
@@ -253,7 +253,7 @@ static struct blk *step(struct blk_req *r, struct blk *b)
             r->hold = m.hold;
         }
         r->io.off = m.off;
-        return b->file;
+        return m.in;
     case BLK_ZEROES:
         return NULL;
     case BLK_BACKING:

@@ -106,7 +106,7 @@ void blk_close(struct blk *b); /* with all below; nothing in flight; accepts NUL
 void blk_submit(struct blk *b, struct blk_req *r);
 /* What is left of a request that done() was told has failed, from done() or later: as if it were submitted now. */
 void blk_retry(struct blk_req *r);
-/* After a batch of submits: hands them to the kernel in one go. */
+/* After a batch of submits: hands them to the kernel in one go.  Calls done() of what is through already. */
 void blk_kick(struct blk *b);
 
 /* ---- Blocking, from any thread, many at a time; any alignment.  All of it or -errno. ---- */

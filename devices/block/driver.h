@@ -7,7 +7,7 @@
 #include "vmm/base/opt.h"
 
 enum blk_place {
-    BLK_AT,      /* at `off` of b->file: for all that are asked */
+    BLK_AT,      /* at `off` of a node below: for all that are asked */
     BLK_ZEROES,  /* reads: nothing but zeroes */
     BLK_BACKING, /* reads: what the backing node has at the same offset */
     BLK_BUSY,    /* rw() knows: compressed, to be allocated, metadata not in memory … */
@@ -16,6 +16,7 @@ enum blk_place {
 struct blk_map {
     enum blk_place place;
     uint64_t off, len; /* len: how far this holds, at least 1, at most what was asked for */
+    struct blk *in;    /* BLK_AT: that node; comes as b->file */
     bool held;         /* BLK_AT: the place stays what it is until release(hold) */
     unsigned hold;
 };
@@ -59,7 +60,7 @@ struct blk_driver {
     /* Blocking, any thread, many at a time, no lane held: all of it or -errno.  io->iov stays as it is. */
     int (*rw)(struct blk *b, const struct blk_io *io);
     /* Optional, of a node with a file below.  In the lane, never waiting: where a read, a write or a flush can go
-     * without us.  *ret comes as {BLK_BUSY, io->off, io->len}. */
+     * without us.  *ret comes as {BLK_BUSY, io->off, io->len, b->file}. */
     void (*map)(struct blk *b, const struct blk_io *io, struct blk_map *ret);
     void (*release)(struct blk *b, unsigned hold); /* any thread; of drivers that hold */
     /* Optional.  In the lane: takes the part r->io over, to answer it later by blk_complete() or blk_forward(), or at

@@ -35,6 +35,7 @@ struct file {
     int fd;
     bool device;            /* a block device */
     bool unsafe;            /* flushes are nothing */
+    bool kicking;           /* in file_kick() */
     uint64_t bytes;         /* the file's own size: the last sector may be cut short */
     uint32_t mem_align;     /* of buffers; 1 unless O_DIRECT */
     pthread_mutex_t halves; /* whoever writes parts of blocks with O_DIRECT */
@@ -231,28 +232,20 @@ static void retry(struct work *w, int ret)
     blk_kick(&container_of(w, struct file, retry)->b);
 }
 
-static void file_kick(struct blk *b)
+/* What the kernel is through with; whether there was anything. */
+static bool reap(struct file *f)
 {
-    struct file *f = file_of(b);
-
-    /* When the host is short of memory for it, nothing else may ever come by to try again. */
-    if (f->uring && io_uring_sq_ready(&f->ring) && io_uring_submit(&f->ring) < 0)
-        work_post(&f->retry);
-}
-
-static void ring_ready(struct watch *w, uint32_t revents)
-{
-    struct file *f = container_of(w, struct file, watch);
     struct io_uring_cqe *cqe;
     struct list *next;
+    bool any = false;
 
-    (void)revents;
     while (!io_uring_peek_cqe(&f->ring, &cqe)) {
         struct blk_req *r = io_uring_cqe_get_data(cqe);
         int ret = cqe->res;
 
         io_uring_cqe_seen(&f->ring, cqe);
         f->inflight--;
+        any = true;
         if (ret == -EINTR || ret == -EAGAIN)
             to_ring(f, r);
         else
@@ -260,8 +253,33 @@ static void ring_ready(struct watch *w, uint32_t revents)
     }
     while (f->inflight < RING_ENTRIES && (next = list_pop(&f->waiting)))
         to_ring(f, container_of(next, struct blk_req, link));
-    blk_batch(&f->b);
-    file_kick(&f->b);
+    if (any)
+        blk_batch(&f->b);
+    return any;
+}
+
+/* What is in the page cache is there as soon as it was submitted, which saves a turn of the loop. */
+static void file_kick(struct blk *b)
+{
+    struct file *f = file_of(b);
+    int rc;
+
+    if (!f->uring || f->kicking) /* by a done() from in here: seen to below */
+        return;
+    f->kicking = true;
+    do
+        rc = io_uring_sq_ready(&f->ring) ? io_uring_submit(&f->ring) : 0;
+    while (reap(f));
+    f->kicking = false;
+    /* When the host is short of memory for it, nothing else may ever come by to try again. */
+    if (rc < 0)
+        work_post(&f->retry);
+}
+
+static void ring_ready(struct watch *w, uint32_t revents)
+{
+    (void)revents;
+    file_kick(&container_of(w, struct file, watch)->b);
 }
 
 static void file_submit(struct blk *b, struct blk_req *r)

@@ -73,8 +73,8 @@ static int run(struct disk *d, enum blk_op op, uint64_t off, void *buf, size_t l
     for (unsigned i = 0; i < niov; i++)
         iov[i] = (struct iovec){(char *)buf + i * (len / niov), len / niov};
     blk_submit(d->b, &io.r);
-    blk_kick(d->b);
     assert_false(io.answered);
+    blk_kick(d->b);
     lane_drain(&d->lane);
     assert_true(io.answered);
     return io.ret;

@@ -34,6 +34,9 @@ static const struct tree {
     {.options = "cluster_size=16K,backing_file=base,backing_fmt=raw", .based = true},
     {.options = NULL, .snapshot = true, .based = true},
     {.options = "cluster_size=4K", .snapshot = true},
+    {.options = "data_file=data"},
+    {.options = "data_file=data,data_file_raw=on"},
+    {.options = "data_file=data,extended_l2=on", .direct = true},
     {.options = "cluster_size=64K", .filter = "throttle:iops=100000:bps=10G:burst=0"},
     {.options = "cluster_size=64K", .file_filter = "fault:at=100000000"},
     {.options = "cluster_size=64K", .filter = "log:file=log"},
@@ -224,6 +227,7 @@ static void run(const struct tree *t)
     may_fail = t->fails;
     failures = 0;
     unlink("log");
+    unlink("data");
     if (t->based)
         make_base(t->options ? "base" : "disk.raw");
     if (t->options)
@@ -276,7 +280,7 @@ static int setup(void **s)
 
 static int teardown(void **s)
 {
-    static const char *const files[] = {"disk.raw", "disk.qcow2", "base", "log"};
+    static const char *const files[] = {"disk.raw", "disk.qcow2", "base", "data", "log"};
 
     (void)s;
     lane_unlock(&lane);

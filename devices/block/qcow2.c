@@ -47,6 +47,8 @@
 #include "devices/block/qcow2_int.h"
 #include "vmm/base/cleanup.h"
 
+enum { LOCK_TRIES = 64 };
+
 /* ---- Opening. ---- */
 
 static void set_geometry(struct qcow2 *q)
@@ -370,17 +372,19 @@ static int qcow2_rw(struct blk *b, const struct blk_io *io)
 
 static void map_at(struct qcow2 *q, const struct blk_io *io, const struct qcow2_place *p, struct blk_map *ret)
 {
-    bool write = io->op == BLK_WRITE;
+    bool write = io->op == BLK_WRITE, beside_meta = q->data == q->b.file;
 
-    if (q->guest != q->b.file)
+    if (q->guest != q->data) /* encrypted */
         return;
-    if (write && (!p->ours || !q->started || q->broken || !qcow2_clear_of_meta(q, p->host, p->len)))
+    if (write && (!p->ours || !q->started || q->broken))
         return;
-    if (write) {
+    if (write && beside_meta && !qcow2_clear_of_meta(q, p->host, p->len))
+        return;
+    if (write && beside_meta)
         q->file_end = max_u64(q->file_end, p->host + p->len);
+    if (write)
         qcow2_bitmaps_mark(q, io->off, p->len);
-    }
-    *ret = (struct blk_map){.place = BLK_AT, .off = p->host, .len = p->len, .held = q->writable};
+    *ret = (struct blk_map){.place = BLK_AT, .off = p->host, .len = p->len, .in = q->data, .held = q->writable};
     if (q->writable)
         ret->hold = qcow2_enter(q);
 }
@@ -411,14 +415,27 @@ static void map_data(struct qcow2 *q, const struct blk_io *io, struct blk_map *r
 static void qcow2_map(struct blk *b, const struct blk_io *io, struct blk_map *ret)
 {
     struct qcow2 *q = qcow2_of(b);
+    unsigned tries = LOCK_TRIES;
 
-    if (pthread_mutex_trylock(&q->lock))
-        return;
+    /* Whoever looks something up has it for a moment, and a worker costs more than that. */
+    while (pthread_mutex_trylock(&q->lock)) {
+        if (!--tries)
+            return;
+        __builtin_ia32_pause();
+    }
     if (io->op != BLK_FLUSH)
         map_data(q, io, ret);
     else if (!q->unsynced && q->data == q->b.file)
         ret->place = BLK_AT;
     pthread_mutex_unlock(&q->lock);
+}
+
+static void qcow2_kick(struct blk *b)
+{
+    struct qcow2 *q = qcow2_of(b);
+
+    if (q->data != b->file) /* which the core does not know of */
+        blk_kick(q->data);
 }
 
 static void qcow2_release(struct blk *b, unsigned hold)
@@ -562,6 +579,7 @@ const struct blk_driver qcow2_driver = {
     .close = qcow2_close,
     .rw = qcow2_rw,
     .map = qcow2_map,
+    .kick = qcow2_kick,
     .release = qcow2_release,
     .status = qcow2_status,
     .write_compressed = qcow2_write_compressed,
