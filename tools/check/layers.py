@@ -10,7 +10,7 @@ import sys
 BASICS = ['vmm/base', 'vmm/mem', 'vmm/loop', 'vmm/bus', 'vmm/irq', 'vmm/state']
 DEVICE = BASICS + ['devices/core']
 ALL_DEVICES = ['devices/core', 'devices/pci', 'devices/virtio', 'devices/platform', 'devices/block', 'devices/char',
-               'devices/net']
+               'devices/fs', 'devices/net']
 
 # Folder -> folders that it may include, besides itself.
 MAY = {
@@ -30,9 +30,10 @@ MAY = {
     'devices/pci': DEVICE,
     'devices/block': DEVICE,
     'devices/char': DEVICE,
+    'devices/fs': ['vmm/base', 'vmm/mem', 'vmm/loop'],
     'devices/net': DEVICE,
     'devices/platform': DEVICE + ['devices/char'],
-    'devices/virtio': DEVICE + ['devices/pci', 'devices/block', 'devices/char', 'devices/net'],
+    'devices/virtio': DEVICE + ['devices/pci', 'devices/block', 'devices/char', 'devices/fs', 'devices/net'],
     'devices/testing': BASICS + ALL_DEVICES + ['vmm/machine'],
     'firmware/load': ['vmm/base', 'vmm/mem'],
     'firmware/tables': ['vmm/base', 'vmm/mem'],
