@@ -122,19 +122,6 @@ int op_read(struct fs *fs, struct call *c, const void *args)
     return ret >= 0 ? ret | IN_PLACE : call_submit(fs, c, h, job_read);
 }
 
-/* Without CAP_FSETID a writer takes away what makes a file run as somebody else; the host's kernel does so unless we
- * have that. */
-static int kill_suid(int fd)
-{
-    struct stat st;
-    mode_t mode;
-
-    if (fstat(fd, &st))
-        return -errno;
-    mode = st.st_mode & ~(mode_t)(S_ISUID | (st.st_mode & S_IXGRP ? S_ISGID : 0));
-    return mode != st.st_mode && fchmod(fd, mode & 07777) ? -errno : 0;
-}
-
 static int job_write(struct fs_req *r)
 {
     struct fuse_write_out out = {0};
@@ -143,10 +130,9 @@ static int job_write(struct fs_req *r)
     unsigned n = iov_part(r->in, sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in), r->len, iov,
                           array_len(iov), &len);
     ssize_t put = pwritev(r->fds[0], iov, (int)n, (off_t)r->offs[0]);
-    int rc = put >= 0 && r->flags & FUSE_WRITE_KILL_SUIDGID ? kill_suid(r->fds[0]) : 0;
 
-    if (put < 0 || rc)
-        return put < 0 ? -errno : rc;
+    if (put < 0)
+        return -errno;
     out.size = (uint32_t)put;
     iov_put(r->out, BODY, &out, sizeof(out));
     return sizeof(out);
@@ -163,9 +149,14 @@ int op_write(struct fs *fs, struct call *c, const void *args)
     if (in->size != r->in_len - sizeof(c->h) - sizeof(*in) || in->offset > INT64_MAX ||
         c->room < sizeof(struct fuse_write_out))
         return -EINVAL;
+    if (in->write_flags & FUSE_WRITE_KILL_SUIDGID) { /* the writer may not leave a file that runs as somebody else */
+        int rc = fs->tree->change(fs, c->node, -1, &(struct fuse_setattr_in){.valid = FATTR_KILL_SUIDGID});
+
+        if (rc)
+            return rc;
+    }
     r->len = in->size;
     r->offs[0] = in->offset;
-    r->flags = in->write_flags;
     return call_submit(fs, c, h, job_write);
 }
 
@@ -181,6 +172,8 @@ int op_fsync(struct fs *fs, struct call *c, const void *args)
 
     if (!h)
         return -EBADF;
+    if (fs->mode == FS_COW)
+        return 0; /* nobody will miss it */
     c->r->flags = in->fsync_flags;
     return call_submit(fs, c, h, file_job_fsync);
 }

@@ -12,7 +12,7 @@
 #include "vmm/base/err.h"
 #include "vmm/loop/loop.h"
 
-enum fs_mode { FS_RO, FS_RW };
+enum fs_mode { FS_RO, FS_RW, FS_COW };
 enum fs_cache { FS_CACHE_AUTO, FS_CACHE_ALWAYS, FS_CACHE_NONE };
 enum fs_owner { FS_OWNER_AUTO, FS_OWNER_HOST, FS_OWNER_ROOT };
 /* For option tables; NULL-terminated. */

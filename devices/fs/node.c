@@ -160,6 +160,8 @@ static void node_free(struct fs *fs, struct node *n)
         at = &(*at)->next;
     *at = n->next;
     close_fd(fs, n);
+    if (fs->tree->drop)
+        fs->tree->drop(fs, n);
     free(n->name);
     n->used = false;
     n->gen++;
@@ -372,6 +374,8 @@ void nodes_drop(struct fs *fs)
         if (n->used)
             node_free(fs, n);
     }
+    if (fs->nodes && fs->tree->drop)
+        fs->tree->drop(fs, node_root(fs));
     if (fs->nodes)
         node_root(fs)->refs = 1;
 }

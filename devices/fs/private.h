@@ -22,6 +22,9 @@ enum {
     COPY_MAX = 16 << 20, /* of one FUSE_COPY_FILE_RANGE, so that a reset need not wait long; the guest goes on */
 };
 
+struct cow; /* cow.c's, as the next */
+struct upper;
+
 /* Which file of the host's it is, also when its number is used again. */
 struct file_id {
     uint64_t ino, mount;
@@ -44,6 +47,7 @@ struct node {
     char *name;
     struct node *next;  /* in its bucket, or free */
     struct list recent; /* nodes with a descriptor and no handle */
+    struct upper *up;   /* what the guest changed; NULL: nothing */
 };
 
 /* Names in a directory, as they were at the first read. */
@@ -100,8 +104,9 @@ struct tree {
     /* A path to a file for extended attributes; -EOPNOTSUPP where there are none. */
     int (*xattr_path)(struct fs *fs, struct node *n, bool write, char *buf, size_t size);
     int (*statfs)(struct fs *fs, struct node *n, int *ret); /* a descriptor on the file system, borrowed */
+    void (*drop)(struct fs *fs, struct node *n);            /* the node's end; NULL: nothing to do */
 };
-extern const struct tree host_tree;
+extern const struct tree host_tree, cow_tree;
 
 struct fs {
     char *dir;
@@ -127,6 +132,7 @@ struct fs {
     unsigned nhandles;         /* slots that were ever used */
     struct fs_handle *free_handles;
     size_t listed; /* bytes of all listings */
+    struct cow *cow;
 
     _Alignas(8) uint8_t request[REQUEST_MAX];
     _Alignas(8) uint8_t reply[REPLY_MAX]; /* its body */
@@ -176,7 +182,7 @@ bool fs_is_hollow(int fd); /* on something that the kernel makes up */
 int fs_open_beneath(int dir, const char *name);
 /* "N", to be used with fs->proc_fd. */
 struct proc_name {
-    char s[12];
+    char s[24];
 } fs_proc_name(int fd);
 
 /* handle.c */
@@ -191,6 +197,10 @@ void handles_drop(struct fs *fs);
 int listing_add(struct fs *fs, struct listing *l, uint64_t ino, unsigned type, const char *name);
 struct listed listing_get(const struct listing *l, unsigned i);
 void listing_clear(struct fs *fs, struct listing *l);
+
+/* cow.c */
+int cow_init(struct fs *fs, struct err *err);
+void cow_fini(struct fs *fs); /* nodes are dropped */
 
 /* server.c */
 int call_name(struct call *c, const char **ret); /* the next name in c->rest: one that a directory can have */

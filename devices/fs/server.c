@@ -10,7 +10,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/mem/iov.h"
 
-const char *const fs_mode_words[] = {[FS_RO] = "ro", [FS_RW] = "rw", NULL};
+const char *const fs_mode_words[] = {[FS_RO] = "ro", [FS_RW] = "rw", [FS_COW] = "cow", NULL};
 const char *const fs_cache_words[] = {
     [FS_CACHE_AUTO] = "auto", [FS_CACHE_ALWAYS] = "always", [FS_CACHE_NONE] = "none", NULL};
 const char *const fs_owner_words[] = {
@@ -368,7 +368,7 @@ int fs_create(const struct fs_opts *o, struct lane *lane, struct fs **ret, struc
     fs->mode = o->mode;
     fs->cache = o->cache;
     fs->lane = lane;
-    fs->tree = &host_tree;
+    fs->tree = o->mode == FS_COW ? &cow_tree : &host_tree;
     fs->root_fd = fs->proc_fd = -1;
     fs->privileged = !geteuid();
     fs->root_uid = fs->root_gid = 0;
@@ -384,6 +384,8 @@ int fs_create(const struct fs_opts *o, struct lane *lane, struct fs **ret, struc
         if (rc)
             err_set(err, -rc, "%s: %s", fs->dir, strerror(-rc));
     }
+    if (!rc && o->mode == FS_COW)
+        rc = cow_init(fs, err);
     if (rc) {
         fs_destroy(fs);
         return rc;
@@ -405,6 +407,7 @@ void fs_destroy(struct fs *fs)
         return;
     handles_drop(fs);
     nodes_fini(fs);
+    cow_fini(fs);
     cleanup_fd_(&fs->root_fd);
     cleanup_fd_(&fs->proc_fd);
     free(fs->handles);
