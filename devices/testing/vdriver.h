@@ -50,7 +50,7 @@ struct vdriver_queue {
     gpa_t desc, driver, device;
     uint16_t avail, used; /* split: free-running; packed: slot | wrap << 15 */
     uint16_t slot;        /* split: next free descriptor */
-    uint16_t ndesc[256];  /* packed: slots of the chain with that id */
+    uint16_t ndesc[512];  /* packed: slots of the chain with that id */
 };
 
 enum { VDRIVER_QUEUES = 64, VDRIVER_RAM = 16 << 20 };

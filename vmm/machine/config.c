@@ -297,6 +297,38 @@ static int add_disk(struct config *c, const char *spec, struct err *err)
     return config_add_class(c, "virtio-blk", options, id, err);
 }
 
+/* "DIR[:TAG][,MODE][,key=value…]": what comes before the first comma that is not doubled. */
+static size_t share_dir(const char *spec)
+{
+    size_t n = 0;
+
+    while (spec[n] && (spec[n] != ',' || spec[n + 1] == ','))
+        n += spec[n] == ',' ? 2 : 1;
+    return n;
+}
+
+static int add_share(struct config *c, const char *spec, struct err *err)
+{
+    size_t dir = share_dir(spec), len;
+    const char *tag = memrchr(spec, ':', dir), *mode = spec + dir + (spec[dir] == ',');
+    char *options cleanup_free = NULL;
+    char id[32];
+    FILE *f = open_memstream(&options, &len);
+    bool bare;
+
+    if (!f)
+        abort();
+    fprintf(f, "path=%.*s", tag ? (int)(tag - spec) : (int)dir, spec);
+    if (tag)
+        fprintf(f, ",tag=%.*s", (int)(spec + dir - tag - 1), tag + 1);
+    bare = *mode && !memchr(mode, '=', strcspn(mode, ","));
+    if (*mode)
+        fprintf(f, ",%s%s", bare ? "mode=" : "", mode);
+    fclose(f);
+    free_id(c, "share", id);
+    return config_add_class(c, "virtio-fs", options, id, err);
+}
+
 /* An address that a guest keeps from one start to the next where the user gave it an identity; else one of chance. */
 static int put_mac(FILE *f, const struct config *c, const char *id, struct err *err)
 {
@@ -394,6 +426,8 @@ static int resolve_short_forms(struct config *c, struct err *err)
         r = add_char_device(c, "debugcon", "debugcon", c->debugcon, "", err);
     for (size_t i = 0; i < c->disks.n && r >= 0; i++)
         r = add_disk(c, c->disks.v[i], err);
+    for (size_t i = 0; i < c->shares.n && r >= 0; i++)
+        r = add_share(c, c->shares.v[i], err);
     for (size_t i = 0; i < c->extra.n && r >= 0; i++)
         r = config_add_device(c, c->extra.v[i], NULL, err);
     if (r >= 0)
@@ -405,6 +439,7 @@ static int resolve_short_forms(struct config *c, struct err *err)
     list_clear(&c->serials);
     list_clear(&c->consoles);
     list_clear(&c->disks);
+    list_clear(&c->shares);
     list_clear(&c->extra);
     free(take_ptr(c->debugcon));
     return 0;

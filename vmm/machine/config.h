@@ -26,7 +26,7 @@ struct config {
     bool acpi, pit, rng, kaslr, kernel_cache, reboot;
     char *control; /* socket's path; NULL: none */
     /* Short forms: config_resolve() makes devices of them. */
-    struct opt_list disks, nets, ports, serials, consoles, extra;
+    struct opt_list disks, shares, nets, ports, serials, consoles, extra;
     char *debugcon;
     struct config_device devices[CONFIG_DEVICES_MAX];
     unsigned ndevices;
@@ -47,6 +47,8 @@ extern const char *const config_board_words[];
         O_SIZE(T, M memory, "memory", "512M", KiB(512), GiB(65536), "guest RAM", .letter = 'm'),                     \
         O_LIST(T, M disks, "disk", "a disk; --device help lists the keys of virtio-blk", .letter = 'd',              \
                .arg = "FILE[,KEY=VALUE]..."),                                                                        \
+        O_LIST(T, M shares, "share", "a directory for the guest to mount -t virtiofs TAG; read-only unless told",    \
+               .letter = 's', .arg = "DIR[:TAG][,ro|rw|cow][,KEY=VALUE]..."),                                        \
         O_LIST(T, M nets, "net", "a network card; help lists the networks, none is no card", .letter = 'n',          \
                .arg = "NETWORK[,KEY=VALUE]..."),                                                                     \
         O_LIST(T, M ports, "publish", "a port of this host's that leads to one of the guest's", .letter = 'p',       \

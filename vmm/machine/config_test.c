@@ -223,6 +223,41 @@ static void published_ports_need_a_user_network(void **s)
     }
 }
 
+static void shares_have_a_tag_and_a_mode(void **s)
+{
+    static const struct {
+        const char *spec, *path, *tag, *mode;
+    } rows[] = {
+        {"/srv", "path=/srv,", NULL, "mode=ro"},
+        {"/srv:data", "path=/srv,", "tag=data", "mode=ro"},
+        {"/srv:data,rw,queues=2", "path=/srv,", "tag=data", "mode=rw"},
+        {"/a,,b,cow", "path=/a,,b,", NULL, "mode=cow"},
+        {"/srv,tag=x", "path=/srv,", "tag=x", "mode=ro"},
+    };
+    struct config c = make();
+    struct err err;
+
+    (void)s;
+    for (size_t i = 0; i < array_len(rows); i++)
+        set(&c, "share", rows[i].spec);
+    resolve(&c);
+    for (size_t i = 0; i < array_len(rows); i++) {
+        char id[16];
+
+        snprintf(id, sizeof(id), "share%zu", i);
+        assert_ptr_equal(strstr(device(&c, id)->options, rows[i].path), device(&c, id)->options);
+        assert_non_null(strstr(device(&c, id)->options, rows[i].mode));
+        if (rows[i].tag)
+            assert_non_null(strstr(device(&c, id)->options, rows[i].tag));
+    }
+    config_fini(&c);
+    c = make();
+    set(&c, "share", "/srv,rx");
+    assert_int_equal(config_resolve(&c, &err), -EINVAL);
+    assert_non_null(strstr(err.msg, "rx"));
+    config_fini(&c);
+}
+
 /* What --dry-run prints, --config takes back and resolves to the same bytes. */
 static void resolved_json_resolves_to_itself(void **s)
 {
@@ -239,6 +274,7 @@ static void resolved_json_resolves_to_itself(void **s)
     set(&c, "console", "unix:/run/x");
     set(&c, "net", "null,mtu=1400");
     set(&c, "net", "lan=home");
+    set(&c, "share", "/srv:data,rw");
     set(&c, "cpus", "4");
     resolve(&c);
     assert_int_equal(config_to_json(&c, &first, &err), 0);
@@ -299,6 +335,7 @@ int main(void)
         cmocka_unit_test(network_cards_have_lasting_addresses),
         cmocka_unit_test(none_is_no_network_and_stands_alone),
         cmocka_unit_test(published_ports_need_a_user_network),
+        cmocka_unit_test(shares_have_a_tag_and_a_mode),
         cmocka_unit_test(resolved_json_resolves_to_itself),
         cmocka_unit_test(bad_json_is_told_with_its_place),
     };
