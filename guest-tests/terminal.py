@@ -5,13 +5,17 @@
     terminal.py TRY           tools/try, as far as to a shell
 """
 import fcntl
+import json
 import os
 import pty
 import select
 import signal
 import struct
+import subprocess
 import sys
+import tempfile
 import termios
+import time
 
 LIMIT = 600  # seconds for one thing to happen
 GUESTS_OWN, INTERRUPTED = 7, 130
@@ -46,6 +50,11 @@ class Run:
             self.said += os.read(self.master, 4096)
         self.said = self.said[self.said.index(text.encode()) + len(text):]
 
+    def has_said(self, text):
+        while select.select([self.master], [], [], 0)[0]:
+            self.said += os.read(self.master, 4096)
+        return text.encode() in self.said
+
     def type(self, keys):
         os.write(self.master, keys)
 
@@ -63,8 +72,8 @@ class Run:
             sys.exit(f"the terminal is not as it was after an end with {code}")
 
 
-def started(**size):
-    run = Run([sys.argv[1], "run", "-k", sys.argv[2], "--console", "stdio"], **size)
+def started(*options, **size):
+    run = Run([sys.argv[1], "run", "-k", sys.argv[2], "--console", "stdio", *options], **size)
     run.expect("started")
     return run
 
@@ -114,6 +123,55 @@ def sigint_ends():
     run.ends(INTERRUPTED)
 
 
+class Socket:
+    """Of a run with --control."""
+
+    def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.path = self.folder.name + "/control"
+        self.option = "--control=" + self.path
+
+    def ask(self, command):
+        done = subprocess.run([sys.argv[1], "ctl", "--json", self.path, command], stdout=subprocess.PIPE, check=True)
+        return json.loads(done.stdout)["result"]
+
+    def becomes(self, state):
+        while self.ask("status")["state"] != state:
+            time.sleep(0.05)
+
+
+def pause_reset_and_quit_by_socket():
+    control = Socket()
+    run = started(control.option)
+    control.ask("pause")
+    run.type(b"a")
+    if control.ask("status")["state"] != "paused" or run.has_said("typed"):
+        sys.exit(f"not paused; what came is {run.said!r}")
+    control.ask("resume")
+    run.expect("typed 00097")
+    control.ask("pause")
+    control.ask("reset")
+    control.becomes("paused")
+    control.ask("resume")
+    run.expect("started")
+    control.ask("quit")
+    run.ends(INTERRUPTED)
+    if os.path.exists(control.path):
+        sys.exit("the socket is still there")
+
+
+def keys_pause_and_continue():
+    control = Socket()
+    run = started(control.option)
+    run.type(b"\x1ds")
+    control.becomes("paused")
+    run.type(b"a\x1dc")
+    run.expect("typed 00097")
+    control.becomes("running")
+    run.type(b"x")
+    run.ends(GUESTS_OWN)
+
+
 def try_gives_a_shell():
     run = Run(sys.argv[1:], columns=97, rows=31)
     run.expect("# ")
@@ -132,7 +190,8 @@ def try_gives_a_shell():
 if len(sys.argv) == 2:
     tests = [try_gives_a_shell]
 elif os.access("/dev/kvm", os.R_OK | os.W_OK):
-    tests = [size_is_followed, keys_reach_the_guest, own_keys_are_listed_and_quit, second_sigterm_ends, sigint_ends]
+    tests = [size_is_followed, keys_reach_the_guest, own_keys_are_listed_and_quit, second_sigterm_ends, sigint_ends,
+             pause_reset_and_quit_by_socket, keys_pause_and_continue]
 else:
     sys.exit(77)
 for test in tests:
