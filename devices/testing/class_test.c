@@ -269,12 +269,40 @@ static void a_second_one_works_or_fails_cleanly(void **s)
     for_all(check_twin);
 }
 
+static void check_commands(const struct device_class *cls, const struct board *b)
+{
+    struct world *w = world_create(cls, b);
+    json_t *info = device_info(w->dev), *reply = json_object();
+    char *text = json_dumps(info, 0);
+
+    assert_non_null(text);
+    for (const struct device_command *c = cls->commands; c && c->name; c++) {
+        struct err err = {0};
+
+        assert_true(c->help && c->help[0] && !strchr(c->name, '.'));
+        assert_ptr_equal(device_command_find(w->dev, c->name), c);
+        if (device_command_run(w->dev, c, "no-such-argument=1", reply, &err) != -ENOENT)
+            fail_msg("%s.%s takes an argument that it does not have", cls->name, c->name);
+    }
+    free(text);
+    json_decref(info);
+    json_decref(reply);
+    world_destroy(w);
+}
+
+static void information_and_commands_are_sound(void **s)
+{
+    (void)s;
+    for_all(check_commands);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_byte_of_state_is_named),
         cmocka_unit_test(what_is_saved_loads_equal_and_reset_forgets_it),
         cmocka_unit_test(damaged_state_is_refused_or_harmless),
+        cmocka_unit_test(information_and_commands_are_sound),
         cmocka_unit_test(a_second_one_works_or_fails_cleanly),
     };
 
