@@ -247,6 +247,30 @@ scenario_second_sigterm_ends_at_once()
     kill -TERM $pid
     ended 130
 }
+# until_says TEXT: the guest, some time.
+until_says()
+{
+    for ((i = 0; i < 600; i++)); do
+        grep -qa "$1" "$out" && return
+        sleep 0.2
+    done
+    why "no \"$1\" in the output"
+}
+# The driver of Linux finds what it was promised, and the cable can be pulled; nobody is on this network.
+network_card() # OPTION…
+{
+    local answer='' mac=52:54:00:12:34:56
+    started card -c 2 --control "$scratch/ctl" -n "null,mac=$mac,mtu=9000,queues=2,pcap=$scratch/net.pcap" -a flap=1 "$@" &&
+        until_says 'GUEST sent [1-9][0-9]* frames, errors 0' && says "GUEST mac=$mac mtu=9000 " &&
+        says 'queues=.*rx-0 .*rx-1 .*tx-0 .*tx-1' && says 'GUEST has a link' && says 'GUEST has another address' &&
+        ctl net0.link state=down && until_says 'GUEST lost its link' && ctl net0.link state=up || return
+    ended 0 || return
+    # Of the ARP request: from whom, Ethernet and IPv4, asking, and again from whom.
+    od -An -tx1 -v "$scratch/net.pcap" | tr -d ' \n' | grep -q 'ffffffffffff52540000000908060001080006040001525400000009' ||
+        why "no ARP request in the capture"
+}
+scenario_network_card_pci() { network_card; }
+scenario_network_card_mmio() { network_card --machine mmio; }
 ticks() { grep -ca 'GUEST tick' "$out"; }
 scenario_pause_and_resume()
 {
