@@ -19,11 +19,10 @@ card)
     echo "GUEST mac=$(cat $card/address) mtu=$(cat $card/mtu) queues=$(echo $card/queues/*)"
     ip link set eth0 up && ip addr add 10.9.8.1/24 dev eth0
     [ "$(cat $card/carrier)" = 1 ] && echo "GUEST has a link"
-    ip link set eth0 promisc on && ip link set eth0 allmulticast on && ip link set eth0 down &&
+    ip link set eth0 promisc on && ip link set eth0 promisc off && ip link set eth0 down &&
         ip link set eth0 address 52:54:00:00:00:09 && ip link set eth0 up && echo "GUEST has another address"
     ping -c 1 -W 1 10.9.8.7 >/dev/null # nobody
     echo "GUEST sent $(cat $card/statistics/tx_packets) frames, errors $(cat $card/statistics/tx_errors)"
-    [ "$(word flap)" ] || exit
     until [ "$(cat $card/carrier)" = 0 ]; do sleep 0.1; done
     echo "GUEST lost its link"
     until [ "$(cat $card/carrier)" = 1 ]; do sleep 0.1; done

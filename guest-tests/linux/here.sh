@@ -260,7 +260,7 @@ until_says()
 network_card() # OPTION…
 {
     local answer='' mac=52:54:00:12:34:56
-    started card -c 2 --control "$scratch/ctl" -n "null,mac=$mac,mtu=9000,queues=2,pcap=$scratch/net.pcap" -a flap=1 "$@" &&
+    started card -c 2 --control "$scratch/ctl" -n "null,mac=$mac,mtu=9000,queues=2,pcap=$scratch/net.pcap" "$@" &&
         until_says 'GUEST sent [1-9][0-9]* frames, errors 0' && says "GUEST mac=$mac mtu=9000 " &&
         says 'queues=.*rx-0 .*rx-1 .*tx-0 .*tx-1' && says 'GUEST has a link' && says 'GUEST has another address' &&
         ctl net0.link state=down && until_says 'GUEST lost its link' && ctl net0.link state=up || return
