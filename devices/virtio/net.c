@@ -500,7 +500,7 @@ static const struct virtio_ops vnet_ops = {
                 BIT(VIRTIO_NET_F_CTRL_VQ) | BIT(VIRTIO_NET_F_CTRL_RX) | BIT(VIRTIO_NET_F_CTRL_RX_EXTRA) |
                 BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) | BIT(VIRTIO_NET_F_CTRL_VLAN) | BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) |
                 BIT(VIRTIO_NET_F_GUEST_ANNOUNCE),
-    .config_size = offsetof(struct virtio_net_config, speed),
+    .config_size = sizeof(struct virtio_net_config),
     .reset = vnet_reset,
     .activate = vnet_activate,
     .queue = vnet_queue,
