@@ -169,14 +169,16 @@ static int read_sources(struct convert *c, char *buf, uint64_t off, uint64_t len
 static int put(struct convert *c, const char *buf, size_t n, uint64_t off, bool zero)
 {
     const struct blk_driver *drv = c->dst->drv;
+    uint32_t cluster;
     int rc = 0;
 
     if (zero)
         return c->reads_zero ? 0 : blk_zero(c->dst, off, n, true);
     if (!c->o->compress)
         return blk_pwrite(c->dst, buf, n, off);
-    for (size_t at = 0; !rc && at < n; at += c->granule)
-        rc = drv->write_compressed(c->dst, off + at, buf + at, min_u64(c->granule, n - at));
+    cluster = drv->cluster(c->dst);
+    for (size_t at = 0; !rc && at < n; at += cluster)
+        rc = drv->write_compressed(c->dst, off + at, buf + at, min_u64(cluster, n - at));
     return rc;
 }
 
