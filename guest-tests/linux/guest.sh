@@ -32,6 +32,26 @@ disk)
     mount -t ext4 /dev/vda /mnt && sha256sum -c /mnt/from-host.sum && dd if=/dev/urandom of=/mnt/from-guest bs=64k count=160 2>/dev/null &&
         sha256sum /mnt/from-guest >/mnt/from-guest.sum && rm /mnt/from-host && umount /mnt && echo "GUEST disk done"
     ;;
+fio) # 4 jobs write at random places what they can tell again, and look at all of it
+    mkfs.ext4 -q /dev/vda && mkdir /mnt && mount -t ext4 /dev/vda /mnt &&
+        fio --name=verify --directory=/mnt --thread --numjobs=4 --size=8M --rw=randwrite --bsrange=4k-64k --direct=1 \
+            --ioengine=libaio --iodepth=8 --end_fsync=1 --verify=crc32c --verify_fatal=1 --group_reporting &&
+        umount /mnt && e2fsck -fn /dev/vda && echo "GUEST fio done"
+    ;;
+trim)
+    mkdir /mnt
+    mount -t ext4 /dev/vda /mnt && rm /mnt/from-host && sync && fstrim -v /mnt && umount /mnt && echo "GUEST trim done"
+    ;;
+resize) # the disk grows under a mounted file system
+    mkdir /mnt
+    mount -t ext4 /dev/vda /mnt || exit
+    was=$(cat /sys/block/vda/size)
+    echo "GUEST has $was sectors"
+    while [ "$(cat /sys/block/vda/size)" = "$was" ]; do sleep 0.2; done
+    dd if=/dev/urandom of=/part bs=1M count=10 2>/dev/null
+    resize2fs /dev/vda && for i in $(seq 10); do cat /part; done >/mnt/from-guest &&
+        sha256sum /mnt/from-guest >/mnt/from-guest.sum && umount /mnt && e2fsck -fn /dev/vda && echo "GUEST resize done"
+    ;;
 power) # counts in a file, and says what is safe; the host ends this at any moment
     mkdir /mnt
     mount -t ext4 /dev/vda /mnt || exit

@@ -1,7 +1,7 @@
-# Linux scenarios, on a machine where /dev/kvm runs kernels: here.sh WORK BOTHY SECONDS-A-BOOT "SANITIZED…" [PATTERN…]
+# Linux scenarios, on a machine where /dev/kvm runs kernels: here.sh WORK BOTHY SECONDS-A-BOOT POWER-CUTS "SANITIZED…" [PATTERN…]
 set -uo pipefail
-work=$1 bothy=$2 limit=$3 sanitized=$4
-shift 4
+work=$1 bothy=$2 limit=$3 cuts=$4 sanitized=$5
+shift 5
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export XDG_CACHE_HOME=$scratch/cache
@@ -132,13 +132,32 @@ scenario_disk_qcow2()
         guest 0 disk -c 4 -d "$disk.qcow2,queues=4" && says 'GUEST disk done' && img check "$disk.qcow2" &&
         img convert -O raw "$disk.qcow2" "$disk.raw" && disk_judged "$disk.raw"
 }
-scenario_disk_overlay_on_vmdk()
+disk_overlay_on() # FORMAT
 {
     local disk=$scratch/disk
-    disk_made "$disk.raw" && img convert -O vmdk "$disk.raw" "$disk.vmdk" &&
-        img create -f qcow2 -b disk.vmdk -F vmdk "$disk.qcow2" &&
+    disk_made "$disk.raw" && img convert -O "$1" "$disk.raw" "$disk.$1" &&
+        img create -f qcow2 -b "disk.$1" -F "$1" "$disk.qcow2" &&
         guest 0 disk -c 2 -d "$disk.qcow2,queues=2" && says 'GUEST disk done' && img check "$disk.qcow2" &&
         img convert -O raw "$disk.qcow2" "$disk.raw" && disk_judged "$disk.raw"
+}
+scenario_disk_overlay_on_vmdk() { disk_overlay_on vmdk; }
+scenario_disk_overlay_on_vdi() { disk_overlay_on vdi; }
+scenario_disk_overlay_on_vhdx() { disk_overlay_on vhdx; }
+scenario_disk_fio_verifies()
+{
+    local disk=$scratch/disk initrd=$work/initrd.disk
+    rm -f "$disk.qcow2"
+    img create -f qcow2 "$disk.qcow2" 128M && guest 0 fio -c 4 -m 768M -d "$disk.qcow2,queues=4" &&
+        says 'GUEST fio done' && img check "$disk.qcow2"
+}
+scenario_disk_discard_frees()
+{
+    local disk=$scratch/disk before after
+    disk_made "$disk.raw" && img convert -O qcow2 "$disk.raw" "$disk.qcow2" || return
+    before=$(stat -c %b "$disk.qcow2")
+    guest 0 trim -c 2 -d "$disk.qcow2,queues=2" && says 'GUEST trim done' && img check "$disk.qcow2" || return
+    after=$(stat -c %b "$disk.qcow2")
+    ((after < before - 4000000 / 512)) || why "the image had $before blocks and has $after after its file was trimmed"
 }
 scenario_disk_snapshot_leaves_the_image()
 {
@@ -147,10 +166,25 @@ scenario_disk_snapshot_leaves_the_image()
         guest 0 disk -c 2 -d "$disk.vdi,snapshot" && says 'GUEST disk done' || return
     [[ $before == "$(sha256sum "$disk.vdi")" ]] || why 'the image has changed'
 }
+scenario_disk_grows()
+{
+    local disk=$scratch/disk initrd=$work/initrd.disk answer=''
+    disk_made "$disk.raw" && img convert -O qcow2 "$disk.raw" "$disk.qcow2" &&
+        started resize -c 4 -m 768M --control "$scratch/ctl" -d "$disk.qcow2,queues=4" &&
+        ctl disk0.resize size=256M && ended 0 && says 'GUEST resize done' && img check "$disk.qcow2" &&
+        img convert -O raw "$disk.qcow2" "$disk.raw" && disk_judged "$disk.raw"
+}
+# fs_whole IMAGE: the file system in it is whole once its journal is replayed.
+fs_whole()
+{
+    img convert -O raw "$1" "$scratch/whole.raw" || return
+    e2fsck -fp "$scratch/whole.raw" >/dev/null 2>&1
+    e2fsck -fn "$scratch/whole.raw" >"$scratch/fsck" 2>&1 || why "fsck: $(tail -n1 "$scratch/fsck")"
+}
 # Whatever the guest was told to be safe is there after bothy is killed, and nothing is broken.
 scenario_disk_power_cuts()
 {
-    local disk=$scratch/disk root=$scratch/root cuts=3 safe=0 has
+    local disk=$scratch/disk root=$scratch/root safe=0 has
     rm -rf "$root" "$disk".*
     mkdir "$root" && echo 0 >"$root/count"
     mkfs.ext4 -q -d "$root" "$disk.raw" 64M >/dev/null 2>&1 || { why 'mkfs.ext4 failed'; return; }
@@ -166,12 +200,9 @@ scenario_disk_power_cuts()
         wait $pid 2>/dev/null
         ((${has:--1} >= safe)) || { why "the guest finds ${has:-nothing}, and $safe was safe"; return; }
         safe=$(sed -n 's/.*GUEST synced \([0-9]*\).*/\1/p' "$out" | tail -n1)
-        [[ $safe ]] || { why 'the guest has synced nothing'; return; }
-        img check -r leaks "$disk.qcow2" || return
+        [[ $safe ]] || { why "the guest has synced nothing before cut $cut"; return; }
+        img check -r leaks "$disk.qcow2" && fs_whole "$disk.qcow2" || return
     done
-    img convert -O raw "$disk.qcow2" "$disk.raw" || return
-    e2fsck -fp "$disk.raw" >/dev/null 2>&1 # replays the journal
-    e2fsck -fn "$disk.raw" >"$scratch/fsck" 2>&1 || why "fsck: $(tail -n1 "$scratch/fsck")"
 }
 # ctl COMMAND…: asks the guest that was started with "--control $scratch/ctl"; the answer is in $answer.
 ctl() { answer=$("$bothy" ctl "$scratch/ctl" "$@" 2>&1) || why "bothy ctl $1: $answer"; }
