@@ -18,8 +18,11 @@ static void make_room(struct mem *m, uint64_t end)
 {
     if (end <= m->size)
         return;
-    m->bytes = realloc(m->bytes, end);
-    assert_non_null(m->bytes);
+    if (end > m->room) {
+        m->room = max_u64(end, m->room * 2);
+        m->bytes = realloc(m->bytes, m->room);
+        assert_non_null(m->bytes);
+    }
     memset(m->bytes + m->size, 0, end - m->size);
     m->size = end;
 }
@@ -213,7 +216,8 @@ static void read_back(struct mem *m, const char *path)
     assert_true(fd >= 0 && !fstat(fd, &st));
     free(m->bytes);
     m->size = (uint64_t)st.st_size;
-    m->bytes = malloc(m->size + 1);
+    m->room = m->size + 1;
+    m->bytes = malloc(m->room);
     assert_non_null(m->bytes);
     assert_int_equal(read(fd, m->bytes, m->size), m->size);
 }

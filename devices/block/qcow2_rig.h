@@ -15,8 +15,8 @@ struct mem {
     struct blk b;
     pthread_mutex_t lock;
     uint8_t *bytes;
-    uint64_t size;
-    bool keep; /* a log of operations */
+    uint64_t size, room; /* room: bytes that are allocated, at least `size` */
+    bool keep;           /* a log of operations */
     struct mem_op *log;
     size_t nlog;
     uint64_t changes; /* writes, zeroes, discards and flushes so far */
