@@ -237,7 +237,7 @@ static void run(const struct tree *t)
     open_tree(t, path, true);
     for (unsigned i = 0; i < SLOTS; i++) {
         slots[i].index = i;
-        slots[i].left = OPS;
+        slots[i].left = OPS * test_factor();
         next(&slots[i]);
     }
     lane_drain(&lane);

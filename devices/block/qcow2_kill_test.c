@@ -79,13 +79,6 @@ static uint64_t next_random(uint64_t *rng)
     return *rng;
 }
 
-static unsigned factor(void)
-{
-    const char *s = getenv("BOTHY_TEST_FACTOR");
-
-    return s ? (unsigned)strtoul(s, NULL, 10) : 1;
-}
-
 /* ---- The child. ---- */
 
 static void must(int rc, const char *what)
@@ -446,7 +439,7 @@ static void killed_at_each_change_of_the_file(void **s)
     unsigned kills = 0;
 
     (void)s;
-    for (size_t i = 0; i < array_len(shapes) * factor(); i++) {
+    for (size_t i = 0; i < array_len(shapes) * test_factor(); i++) {
         const struct shape *shape = &shapes[i % array_len(shapes)];
         bool killed = true;
 
@@ -479,7 +472,7 @@ static void killed_at_any_moment(void **s)
     for (size_t i = 0; i < array_len(shapes); i++) {
         make_disk(&shapes[i]);
         begin_anew(&shapes[i]);
-        for (unsigned life = 0; life < 6 * factor(); life++, kills++) {
+        for (unsigned life = 0; life < 6 * test_factor(); life++, kills++) {
             unsigned until = notes->done + 1 + next_random(&rng) % 100;
             uint64_t seed = next_random(&rng);
             unsigned threads = 1u << next_random(&rng) % 4;

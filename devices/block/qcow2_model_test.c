@@ -185,13 +185,6 @@ static void round_of(struct model *d, unsigned count, unsigned stripe, unsigned 
     }
 }
 
-static unsigned factor(void)
-{
-    const char *s = getenv("BOTHY_TEST_FACTOR");
-
-    return s ? (unsigned)strtoul(s, NULL, 10) : 1;
-}
-
 static void random_operations_leave_what_was_written(void **s)
 {
     static const unsigned stripes[] = {1, 8, 128, 512};
@@ -202,7 +195,7 @@ static void random_operations_leave_what_was_written(void **s)
         struct model d;
 
         model_init(&d, &shapes[i]);
-        for (unsigned round = 0; round < 4 * factor(); round++) {
+        for (unsigned round = 0; round < 4 * test_factor(); round++) {
             unsigned count = 1u << next_random(&seed) % 4;
 
             round_of(&d, count, stripes[next_random(&seed) % (d.sectors > 8192 ? 4 : 3)], 60, &seed);
@@ -333,7 +326,7 @@ static bool crash_op(struct crash *c, uint64_t *rng, uint64_t *stamp)
 
 static bool too_slow(const struct shape *shape)
 {
-    return shape->slow && factor() == 1;
+    return shape->slow && test_factor() == 1;
 }
 
 /* Runs operations; after each the power fails at every point since the one before. */
@@ -374,7 +367,7 @@ static void power_fails_at_every_point(void **s)
 {
     (void)s;
     for (size_t i = 0; i < array_len(shapes); i++)
-        for (unsigned k = 0; k < 2 * factor() && !too_slow(&shapes[i]); k++) {
+        for (unsigned k = 0; k < 2 * test_factor() && !too_slow(&shapes[i]); k++) {
             struct shape small = shapes[i];
 
             small.size = min_u64(small.size, KiB(256));

@@ -8,3 +8,11 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+/* How many times as much tests that choose at random shall do: BOTHY_TEST_FACTOR, else 1. */
+static inline unsigned test_factor(void)
+{
+    const char *s = getenv("BOTHY_TEST_FACTOR");
+
+    return s ? (unsigned)strtoul(s, NULL, 10) : 1;
+}
