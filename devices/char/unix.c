@@ -50,7 +50,7 @@ static int unix_open(struct chardev *c, const char *path, struct err *err)
     struct unix_socket *u = container_of(c, struct unix_socket, c);
     int r;
 
-    r = listener_open(&u->listener, path, 1, err);
+    r = listener_open(&u->listener, SOCK_STREAM, path, 1, err);
     if (r)
         return r;
     peer_init(&u->peer, c, client_gone);

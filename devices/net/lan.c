@@ -295,6 +295,15 @@ static void receive(struct port *p)
     }
 }
 
+/* As if nothing were there: the loop will find that there is. */
+static void ask_again(struct lan *l)
+{
+    uint64_t left = l->unread;
+
+    for (l->unread = 0; left; left &= left - 1)
+        port_watch(&l->ports[__builtin_ctzll(left)]);
+}
+
 static bool lan_peek(struct net *n, unsigned queue, struct net_frame *ret)
 {
     struct lan *l = lan_of(n);
@@ -311,13 +320,16 @@ static bool lan_peek(struct net *n, unsigned queue, struct net_frame *ret)
         }
         from = l->unread >> l->turn << l->turn;
         from = from ? from : l->unread;
-        if (!from || turns == PORTS)
-            break;
+        if (!from)
+            return false;
+        if (turns == PORTS) {
+            ask_again(l);
+            return false;
+        }
         l->turn = (unsigned)__builtin_ctzll(from);
         receive(&l->ports[l->turn]);
         l->turn = (l->turn + 1) % PORTS;
     }
-    return false;
 }
 
 static void lan_next(struct net *n, unsigned queue)

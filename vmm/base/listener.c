@@ -14,16 +14,16 @@ static int bind_private(struct listener *l)
 }
 
 /* Did a process of ours leave it behind that ended without tidying up? */
-static bool is_stale(const struct sockaddr_un *addr)
+static bool is_stale(const struct sockaddr_un *addr, int type)
 {
-    cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    cleanup_fd int fd = socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct stat st;
 
     return fd >= 0 && !lstat(addr->sun_path, &st) && S_ISSOCK(st.st_mode) && st.st_uid == geteuid() &&
            connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) && errno == ECONNREFUSED;
 }
 
-static int listen_on(struct listener *l, const char *path, int backlog, struct err *err)
+static int listen_on(struct listener *l, int type, const char *path, int backlog, struct err *err)
 {
     int r;
 
@@ -31,25 +31,25 @@ static int listen_on(struct listener *l, const char *path, int backlog, struct e
         return err_set(err, ENAMETOOLONG, "socket \"%s\": its path is longer than %zu bytes; choose a shorter one",
                        path, sizeof(l->addr.sun_path) - 1);
     strcpy(l->addr.sun_path, path);
-    l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    l->fd = socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (l->fd < 0)
         return err_file(err, errno, "socket", path);
     r = bind_private(l);
-    if (r == -EADDRINUSE && is_stale(&l->addr) && !unlink(path))
+    if (r == -EADDRINUSE && is_stale(&l->addr, type) && !unlink(path))
         r = bind_private(l);
     if (r == -EADDRINUSE)
         return err_set(err, EADDRINUSE, "socket \"%s\" exists already; remove it or choose another path", path);
-    if (!r && listen(l->fd, backlog))
+    if (!r && type != SOCK_DGRAM && listen(l->fd, backlog))
         r = -errno;
     return r ? err_file(err, -r, "socket", path) : 0;
 }
 
-int listener_open(struct listener *l, const char *path, int backlog, struct err *err)
+int listener_open(struct listener *l, int type, const char *path, int backlog, struct err *err)
 {
     int r;
 
     *l = (struct listener){.fd = -1, .addr.sun_family = AF_UNIX};
-    r = listen_on(l, path, backlog, err);
+    r = listen_on(l, type, path, backlog, err);
     if (r)
         listener_close(l);
     return r;

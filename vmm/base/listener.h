@@ -1,6 +1,6 @@
 /*
- * A listening unix socket at a path that the user gave.  Only its owner can connect; the path is taken when nothing is
- * there but the socket of a process of ours that has ended, and free again afterwards.
+ * A unix socket that others connect to, at a path that the user gave.  Only its owner can connect; the path is taken
+ * when nothing is there but the socket of a process of ours that has ended, and free again afterwards.
  */
 #pragma once
 #include <sys/stat.h>
@@ -15,7 +15,8 @@ struct listener {
     struct stat made; /* what we may remove; st_ino is 0 as long as there is nothing */
 };
 
-/* On failure listener_close() may follow, and need not. */
-int listener_open(struct listener *l, const char *path, int backlog, struct err *err) must_check;
+/* `type` is SOCK_STREAM, or SOCK_DGRAM, which has no use for `backlog`.  On failure listener_close() may follow, and
+ * need not. */
+int listener_open(struct listener *l, int type, const char *path, int backlog, struct err *err) must_check;
 /* Copes with one that is all zeroes but for fd, -1. */
 void listener_close(struct listener *l);

@@ -203,7 +203,7 @@ static void retry(struct timer *t)
 int control_open(struct machine *m, const char *path, struct control **ret, struct err *err)
 {
     struct control *c = xcalloc(1, sizeof(*c));
-    int r = listener_open(&c->listener, path, CONTROL_CLIENTS, err);
+    int r = listener_open(&c->listener, SOCK_STREAM, path, CONTROL_CLIENTS, err);
 
     if (r) {
         free(c);

@@ -1,0 +1,169 @@
+#include "devices/net/test_nic.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+extern const struct net_class net_dgram;
+
+static char dir[] = "/tmp/bothy-dgram.XXXXXX";
+static struct loop *loop;
+static struct test_nic a, b;
+static const struct virtio_net_hdr_v1 plain;
+
+static void nic_open(struct test_nic *t, const char *options)
+{
+    struct err err = {0};
+
+    if (test_nic_open(t, loop, &net_dgram, options, &err))
+        fail_msg("%s", err.msg);
+}
+
+static void nic_close(struct test_nic *t)
+{
+    test_nic_close(t, &net_dgram);
+}
+
+static void refused(const char *options, int code, const char *says)
+{
+    struct err err = {0};
+    struct test_nic t;
+
+    assert_int_equal(test_nic_open(&t, loop, &net_dgram, options, &err), -code);
+    assert_non_null(strstr(err.msg, says));
+    nic_close(&t);
+}
+
+static void unix_sockets_carry_frames(void **s)
+{
+    static const size_t lens[] = {ETH_HLEN, 60, 1514, NET_FRAME_MAX};
+    static uint8_t frame[NET_FRAME_MAX];
+    char ab[128], ba[128];
+
+    (void)s;
+    snprintf(ab, sizeof(ab), "local=unix:%s/a,remote=unix:%s/b", dir, dir);
+    snprintf(ba, sizeof(ba), "local=unix:%s/b,remote=unix:%s/a", dir, dir);
+    for (size_t i = 0; i < sizeof(frame); i++)
+        frame[i] = (uint8_t)(i * 7 + (i >> 8));
+    nic_open(&a, ab);
+    assert_int_equal(test_nic_send(&a, frame, 60, plain), 0); /* to nobody */
+    assert_int_equal(net_dropped(a.n, NET_DROP_PEER), 1);
+    nic_open(&b, ba);
+    for (size_t i = 0; i < array_len(lens); i++) {
+        assert_int_equal(test_nic_send(&a, frame, lens[i], plain), 0);
+        loop_until(loop, b.got == i + 1);
+        assert_int_equal(b.last_len, lens[i]);
+        assert_memory_equal(b.last, frame, lens[i]);
+    }
+    nic_close(&b); /* comes back at the same address */
+    nic_open(&b, ba);
+    assert_int_equal(test_nic_send(&b, frame, 60, plain), 0);
+    loop_until(loop, a.got == 1);
+    assert_int_equal(test_nic_send(&a, frame, 60, plain), 0);
+    loop_until(loop, b.got == 1);
+    nic_close(&a);
+    nic_close(&b);
+}
+
+static void a_far_end_that_does_not_read_loses_frames(void **s)
+{
+    static const uint8_t frame[60];
+    char ab[128], ba[128];
+
+    (void)s;
+    snprintf(ab, sizeof(ab), "local=unix:%s/a,remote=unix:%s/b", dir, dir);
+    snprintf(ba, sizeof(ba), "local=unix:%s/b,remote=unix:%s/a", dir, dir);
+    nic_open(&a, ab);
+    nic_open(&b, ba);
+    b.deaf = true;
+    while (!net_dropped(a.n, NET_DROP_FULL)) {
+        assert_int_equal(test_nic_send(&a, frame, sizeof(frame), plain), 0);
+        loop_settle(loop);
+    }
+    b.deaf = false;
+    test_nic_read(&b);
+    assert_true(b.got > 1);
+    nic_close(&a);
+    nic_close(&b);
+}
+
+static int udp_socket(struct sockaddr_in *addr)
+{
+    socklen_t len = sizeof(*addr);
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    *addr = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    assert_return_code(bind(fd, (struct sockaddr *)addr, sizeof(*addr)), errno);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)addr, &len), 0);
+    return fd;
+}
+
+static void only_the_far_end_is_heard(void **s)
+{
+    struct sockaddr_in far, other, nic;
+    int fd = udp_socket(&far), stranger = udp_socket(&other);
+    static uint8_t frame[1514];
+    socklen_t len = sizeof(nic);
+    char options[128];
+
+    (void)s;
+    snprintf(options, sizeof(options), "local=127.0.0.1:0,remote=127.0.0.1:%u", ntohs(far.sin_port));
+    nic_open(&a, options);
+    assert_int_equal(test_nic_send(&a, frame, sizeof(frame), plain), 0);
+    assert_int_equal(recvfrom(fd, frame, sizeof(frame), 0, (struct sockaddr *)&nic, &len), sizeof(frame));
+    assert_int_equal(sendto(stranger, frame, 60, 0, (struct sockaddr *)&nic, len), 60);
+    loop_until(loop, net_dropped(a.n, NET_DROP_MALFORMED) == 1);
+    assert_int_equal(sendto(fd, frame, ETH_HLEN - 1, 0, (struct sockaddr *)&nic, len), ETH_HLEN - 1);
+    assert_int_equal(sendto(fd, frame, 0, 0, (struct sockaddr *)&nic, len), 0);
+    loop_until(loop, net_dropped(a.n, NET_DROP_MALFORMED) == 3);
+    assert_int_equal(a.got, 0);
+    assert_int_equal(sendto(fd, frame, 61, 0, (struct sockaddr *)&nic, len), 61);
+    loop_until(loop, a.got == 1);
+    assert_int_equal(a.last_len, 61);
+    close(fd);
+    /* Nobody is there any more: that is no reason to stop. */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(test_nic_send(&a, frame, 60, plain), 0);
+        loop_settle(loop);
+    }
+    close(stranger);
+    nic_close(&a);
+}
+
+static void options_are_checked(void **s)
+{
+    (void)s;
+    refused("", EINVAL, "local=ADDRESS and remote=ADDRESS");
+    refused("local=:0", EINVAL, "remote=ADDRESS");
+    refused("local=x,remote=:1", EINVAL, "local=x");
+    refused("local=:0,remote=x", EINVAL, "remote=x");
+    refused("local=:0,remote=[::1]:1", EINVAL, "different kinds");
+    refused("local=192.0.2.1:0,remote=192.0.2.2:1", EADDRNOTAVAIL, "choose another");
+}
+
+static int setup(void **s)
+{
+    struct err err;
+
+    (void)s;
+    return !mkdtemp(dir) || loop_create("test", &loop, &err) ? -1 : 0;
+}
+
+static int teardown(void **s)
+{
+    (void)s;
+    loop_destroy(loop);
+    return rmdir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unix_sockets_carry_frames),
+        cmocka_unit_test(a_far_end_that_does_not_read_loses_frames),
+        cmocka_unit_test(only_the_far_end_is_heard),
+        cmocka_unit_test(options_are_checked),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
