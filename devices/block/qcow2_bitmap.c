@@ -621,3 +621,99 @@ int qcow2_bitmap_merge(struct blk *b, const char *name, struct blk *from_b, cons
         free(take_ptr(from->bits));
     return finish(q, "merge into", name, rc, err);
 }
+
+/* ---- While the disk's size changes. ---- */
+
+struct qcow2_taken {
+    unsigned n;
+    struct taken {
+        char *name;
+        uint32_t granularity;
+        bool enabled;
+        uint64_t nbits;
+        uint8_t *bits;
+    } v[];
+};
+
+void qcow2_taken_free(struct qcow2_taken *t)
+{
+    for (unsigned i = 0; t && i < t->n; i++) {
+        free(t->v[i].name);
+        free(t->v[i].bits);
+    }
+    free(t);
+}
+
+/* One bitmap's bits, out of the image. */
+static int take_one(struct qcow2 *q, const struct qcow2_bitmap *m, struct taken *ret, struct err *err)
+{
+    struct qcow2_bitmap copy = *m;
+    int rc;
+
+    *ret = (struct taken){.name = xstrdup(m->name),
+                          .granularity = 1u << m->grain_bits,
+                          .enabled = m->flags & AUTO,
+                          .nbits = (q->h.size + (1ull << m->grain_bits) - 1) >> m->grain_bits};
+    copy.bits = NULL;
+    pthread_mutex_lock(&q->lock);
+    rc = load_bits(q, &copy);
+    pthread_mutex_unlock(&q->lock);
+    ret->bits = copy.bits;
+    return rc ? failed(q, "read", m->name, rc, err) : 0;
+}
+
+int qcow2_bitmaps_take(struct qcow2 *q, struct qcow2_taken **ret, struct err *err)
+{
+    unsigned n = q->bitmaps ? q->bitmaps->n : 0;
+    struct qcow2_taken *t = xcalloc(1, sizeof(*t) + n * sizeof(t->v[0]));
+    uint64_t room = BITS_MAX;
+    int rc = 0;
+
+    for (; !rc && t->n < n; t->n += !rc) {
+        const struct qcow2_bitmap *m = &q->bitmaps->v[t->n];
+        uint64_t bytes = bitmap_bytes(q, m);
+
+        if (!usable(q, m))
+            rc = err_set(err, EINVAL,
+                         "%s: bitmap \"%s\" is incomplete, so it cannot get another size; remove it with: "
+                         "bothy img bitmap --remove",
+                         q->b.name, m->name);
+        else if (bytes > room)
+            rc = err_set(err, EFBIG, "%s: its bitmaps are too large to get another size; remove some", q->b.name);
+        else
+            rc = take_one(q, m, &t->v[t->n], err);
+        room -= min_u64(room, bytes);
+        if (rc) { /* of the one that failed */
+            free(t->v[t->n].name);
+            free(t->v[t->n].bits);
+        }
+    }
+    for (unsigned i = 0; !rc && i < n; i++)
+        rc = qcow2_bitmap_remove(&q->b, t->v[i].name, err);
+    if (rc)
+        qcow2_taken_free(t);
+    else
+        *ret = t;
+    return rc;
+}
+
+int qcow2_bitmaps_put_back(struct qcow2 *q, struct qcow2_taken *t, struct err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; !rc && i < t->n; i++) {
+        const struct taken *was = &t->v[i];
+        struct qcow2_bitmap *m;
+
+        rc = qcow2_bitmap_add(&q->b, was->name, was->granularity, was->enabled, err);
+        if (!rc)
+            rc = begin(q, "write", was->name, &m, err);
+        if (rc)
+            break;
+        for (uint64_t k = 0; k < was->nbits && k >> 3 < bitmap_bytes(q, m); k++)
+            if (was->bits[k / 8] >> k % 8 & 1)
+                m->bits[k / 8] |= (uint8_t)(1u << k % 8);
+        rc = finish(q, "write", was->name, 0, err);
+    }
+    return rc;
+}

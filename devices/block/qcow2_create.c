@@ -452,28 +452,35 @@ static int grow(struct qcow2 *q, uint64_t size)
     return rc;
 }
 
+/* Bitmaps are out of the image meanwhile: when it ends half-way, they are lost rather than wrong. */
 int qcow2_resize(struct blk *b, uint64_t size, struct err *err)
 {
     struct qcow2 *q = qcow2_of(b);
-    int rc = 0;
+    struct qcow2_taken *bitmaps;
+    struct err later = {0};
+    int rc, back;
 
     size = align_up(size, 512);
     if (q->h.size % 512)
         return err_set(err, EINVAL, "%s has an odd size and is left as it is", b->name);
-    if (qcow2_ext_find(&q->h, QCOW2_EXT_BITMAPS))
-        return err_set(err, ENOTSUP,
-                       "%s has bitmaps, whose size would no longer fit; remove them first with: bothy "
-                       "img bitmap --remove",
-                       b->name);
     if (size > INT64_MAX - MiB(2))
         return too_large(b->name, size, err);
+    rc = qcow2_bitmaps_take(q, &bitmaps, err);
+    if (rc)
+        return rc;
     if (size > q->h.size)
         rc = grow(q, size);
     else if (size < q->h.size)
         rc = shrink(q, size);
+    back = qcow2_bitmaps_put_back(q, bitmaps, &later);
+    qcow2_taken_free(bitmaps);
     if (rc == -EFBIG)
         return too_large(b->name, size, err);
-    return rc ? err_set(err, -rc, "resize %s: %s", b->name, strerror(-rc)) : 0;
+    if (rc)
+        return err_set(err, -rc, "resize %s: %s", b->name, strerror(-rc));
+    if (back)
+        *err = later;
+    return back;
 }
 
 int qcow2_empty(struct blk *b, struct err *err)

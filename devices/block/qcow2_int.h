@@ -366,6 +366,12 @@ void qcow2_bitmaps_fini(struct qcow2 *q);
 int qcow2_bitmaps_start(struct qcow2 *q) must_check;
 void qcow2_bitmaps_mark(struct qcow2 *q, uint64_t off, uint64_t len);
 int qcow2_bitmaps_store(struct qcow2 *q) must_check;
+/* Takes all bitmaps out of the image, for a change of the disk's size, and puts them back, as long as the disk is then;
+ * the lock is not held.  What is new counts as not changed. */
+struct qcow2_taken;
+int qcow2_bitmaps_take(struct qcow2 *q, struct qcow2_taken **ret, struct err *err) must_check;
+int qcow2_bitmaps_put_back(struct qcow2 *q, struct qcow2_taken *t, struct err *err) must_check;
+void qcow2_taken_free(struct qcow2_taken *t); /* accepts NULL */
 /* Every range of the file that bitmaps use. */
 int qcow2_bitmaps_visit(struct qcow2 *q, struct qcow2_visitor *v) must_check;
 

@@ -673,6 +673,71 @@ static void change_bitmaps(struct blk *b)
     ok(qcow2_bitmap_remove(b, "one", &err), &err);
 }
 
+/* Is this somewhere in clusters that are in use? */
+static bool holds(struct mem *m, struct blk *b, const char *bytes, size_t n)
+{
+    struct qcow2 *q = qcow2_of(b);
+    const uint8_t *p = m->bytes, *at;
+    uint64_t used;
+    bool found = false;
+
+    pthread_mutex_lock(&q->lock);
+    for (; !found && (at = memmem(p, m->size - (size_t)(p - m->bytes), bytes, n)); p = at + 1)
+        found = !qcow2_ref_get(q, (uint64_t)(at - m->bytes) >> q->bits, &used) && used;
+    pthread_mutex_unlock(&q->lock);
+    return found;
+}
+
+static void bitmaps_change_their_size_with_the_disk(void **s)
+{
+    static const char bits[] = {0, 0x05, 0, 0x41, 0, 0x03, 0}; /* of sectors 8, 10, 24, 30, 40, 41 */
+    static const unsigned sectors[] = {8, 10, 24, 30, 40, 41};
+    struct mem *m = mem_create(0);
+    struct err err = {0};
+    struct blk *b;
+
+    (void)s;
+    rig_create(m, MiB(1), "cluster_size=1K");
+    b = rig_open(m, NULL);
+    ok(qcow2_bitmap_add(b, "dirt", 512, true, &err), &err);
+    for (size_t i = 0; i < array_len(sectors); i++)
+        assert_int_equal(blk_pwrite(b, "x", 1, sectors[i] * 512 + 7), 0);
+    rig_close(b);
+    b = rig_open(m, NULL);
+    assert_true(holds(m, b, bits, sizeof(bits)));
+    ok(qcow2_driver.resize(b, MiB(9), &err), &err);
+    assert_true(holds(m, b, bits, sizeof(bits)));
+    assert_int_equal(blk_pwrite(b, "x", 1, MiB(8)), 0);
+    rig_close(b);
+    rig_check(m, false);
+    rig_qemu_check(m, false);
+
+    b = rig_open(m, NULL);
+    ok(qcow2_driver.resize(b, 20 * 512, &err), &err); /* sectors 24 and up are gone */
+    assert_false(holds(m, b, bits, sizeof(bits)));
+    assert_true(holds(m, b, bits, 3));
+    assert_string_equal(bitmap(b, 0).name, "dirt");
+    assert_true(bitmap(b, 0).enabled);
+    rig_close(b);
+    rig_check(m, false);
+    rig_qemu_check(m, false);
+    mem_destroy(m);
+}
+
+static void resize_with_a_bitmap(struct blk *b)
+{
+    struct err err = {0};
+
+    ok(qcow2_bitmap_add(b, "one", 4096, true, &err), &err);
+    ok(qcow2_driver.resize(b, b->lim.size + MiB(1), &err), &err);
+}
+
+static void power_fails_while_bitmaps_change_their_size(void **s)
+{
+    (void)s;
+    expect_whole_after_crash("cluster_size=4K", resize_with_a_bitmap);
+}
+
 static void power_fails_during_changes_of_bitmaps(void **s)
 {
     (void)s;
@@ -716,6 +781,8 @@ int main(void)
         cmocka_unit_test(what_is_wiped_stays_so),
         cmocka_unit_test(bitmaps_follow_writes),
         cmocka_unit_test(power_fails_during_changes_of_bitmaps),
+        cmocka_unit_test(bitmaps_change_their_size_with_the_disk),
+        cmocka_unit_test(power_fails_while_bitmaps_change_their_size),
         cmocka_unit_test(a_disk_of_10_tib_opens_with_little_memory),
     };
 
