@@ -371,7 +371,7 @@ static int open_failed(const char *path, int code, bool read_only, bool create, 
         int code;
         const char *remedy;
     } remedies[] = {
-        {ENOENT, "make an empty disk with: truncate -s 10G FILE"},
+        {ENOENT, "make an empty disk with: bothy img create FILE 10G"},
         {EACCES, "give yourself access with chmod, or open it with ro"},
         {EPERM, "the file may be immutable (lsattr); open it with ro"},
         {EROFS, "open it with ro"},
@@ -380,7 +380,7 @@ static int open_failed(const char *path, int code, bool read_only, bool create, 
     };
 
     for (size_t i = 0; i < array_len(remedies); i++)
-        if (remedies[i].code == code && !(code == EACCES && read_only) && !(code == ENOENT && create))
+        if (remedies[i].code == code && !(code == EACCES && read_only) && !(code == ENOENT && (create || read_only)))
             return err_set(err, code, "%s: %s; %s", path, strerror(code), remedies[i].remedy);
     return err_set(err, code, "%s: %s", path, strerror(code));
 }

@@ -280,7 +280,7 @@ static void refusals_name_the_reason_and_the_remedy(void **s)
     static const struct {
         const char *path, *word, *remedy;
     } rows[] = {
-        {"/nonexistent/disk", "No such file", "truncate"},
+        {"/nonexistent/disk", "No such file", "bothy img create"},
         {"/", "directory", "block device"},
         {"/dev/null", "/dev/null", "neither a file nor a block device"},
     };
@@ -295,6 +295,8 @@ static void refusals_name_the_reason_and_the_remedy(void **s)
         assert_non_null(strstr(err.msg, rows[i].word));
         assert_non_null(strstr(err.msg, rows[i].remedy));
     }
+    assert_int_equal(blk_open("/nonexistent/disk", &read_only, &d.lane, NULL, &d.b, &err), -ENOENT);
+    assert_null(strstr(err.msg, "create"));
     assert_int_equal(blk_open("/", &read_only, &d.lane, NULL, &d.b, &err), -EINVAL);
     assert_int_equal(blk_open(d.path, &engines[0], &d.lane, NULL, &d.b, &err), -EINVAL);
     assert_non_null(strstr(err.msg, "is empty"));

@@ -74,6 +74,7 @@ struct vhd {
     uint32_t type, block, bitmap; /* bytes; the bitmap in whole sectors */
     uint64_t table;
     uint8_t footer[FOOTER];
+    char parent[NAME_MAX_ * 2]; /* of a differencing image; else empty */
 };
 
 static struct vhd *vhd_of(struct blkimg *im)
@@ -215,15 +216,16 @@ static bool parent_name(struct vhd *v, const uint8_t *header, char *ret, size_t 
 static int open_parent(struct vhd *v, const uint8_t *header, const struct blk_open_opts *o, struct err *err)
 {
     struct blk *b = &v->im.b;
-    char name[NAME_MAX_ * 2];
     int rc;
 
-    if (!parent_name(v, header, name, sizeof(name)))
+    if (!parent_name(v, header, v->parent, sizeof(v->parent)))
         return blkimg_bad(b, err, "it does not name its parent");
-    rc = blk_open_named(b, name, "vpc", false, o, &b->backing, err);
+    if (o->no_backing)
+        return 0;
+    rc = blk_open_named(b, v->parent, "vpc", false, o, &b->backing, err);
     if (!rc &&
         memcmp(header + HEAD_PARENT_UUID, container_of(b->backing, struct vhd, im.b)->footer + FOOT_UUID, 16) != 0)
-        rc = blkimg_bad(b, err, "%s is not the parent that it was made from", name);
+        rc = blkimg_bad(b, err, "%s is not the parent that it was made from", v->parent);
     return rc;
 }
 
@@ -290,7 +292,7 @@ static int open_dynamic(struct vhd *v, const struct blk_open_opts *o, struct err
         return blkimg_bad(b, err, "the file is cut short");
     v->bitmap = (uint32_t)align_up(v->block / SECTOR / 8, SECTOR);
     v->im.end = b->file->lim.size - FOOTER;
-    return v->type == TYPE_DIFFERENCING && !o->no_backing ? open_parent(v, h, o, err) : 0;
+    return v->type == TYPE_DIFFERENCING ? open_parent(v, h, o, err) : 0;
 }
 
 static int vhd_open(struct blk *b, const struct blk_open_opts *o, struct err *err)
@@ -327,6 +329,8 @@ static json_t *vhd_info(struct blk *b)
 
     if (v->type != TYPE_FIXED)
         json_object_set_new(j, "block-size", json_integer(v->block));
+    if (*v->parent)
+        json_object_set_new(j, "backing-filename", json_string(v->parent));
     return j;
 }
 

@@ -421,12 +421,15 @@ static json_t *extent_info(const struct blk *b, const struct vmdk_extent *e)
 static json_t *vmdk_info(struct blk *b)
 {
     struct vmdk *v = vmdk_of(b);
-    json_t *extents = json_array();
+    json_t *extents = json_array(), *j;
 
     for (unsigned i = 0; i < v->nextents; i++)
         json_array_append_new(extents, extent_info(b, &v->extents[i]));
-    return json_pack("{s:I, s:I, s:s, s:o}", "cid", (json_int_t)v->desc.cid, "parent-cid",
-                     (json_int_t)v->desc.parent_cid, "create-type", v->desc.type, "extents", extents);
+    j = json_pack("{s:I, s:I, s:s, s:o}", "cid", (json_int_t)v->desc.cid, "parent-cid", (json_int_t)v->desc.parent_cid,
+                  "create-type", v->desc.type, "extents", extents);
+    if (v->desc.parent)
+        json_object_set_new(j, "backing-filename", json_string(v->desc.parent));
+    return j;
 }
 
 static uint32_t vmdk_cluster(struct blk *b)

@@ -73,9 +73,47 @@ int img_keys(const struct opt_list *objects, struct blk_keys *ret, struct err *e
     return rc;
 }
 
-int img_open(const char *path, const struct img_open *o, unsigned mode, struct blk **ret, struct err *err)
+/* What --image-opts names an image by: the words of QEMU's that people use for files. */
+struct image_words {
+    char *driver, *filename, *file_filename, *file_driver, *secret, *luks_secret;
+};
+static const struct opt image_words[] = {
+    O_STR(struct image_words, driver, "driver", NULL, "its format"),
+    O_STR(struct image_words, filename, "filename", NULL, "its file"),
+    O_STR(struct image_words, file_filename, "file.filename", NULL, "its file"),
+    O_STR(struct image_words, file_driver, "file.driver", NULL, "file"),
+    O_STR(struct image_words, secret, "key-secret", NULL, "the id of its key"),
+    O_STR(struct image_words, luks_secret, "encrypt.key-secret", NULL, "the id of its key"),
+    O_END,
+};
+
+static int check_words(const struct image_words *w, const struct blk_keys *keys, struct err *err)
 {
-    struct blk_keys keys cleanup_keys = {0};
+    const char *secret = w->secret ? w->secret : w->luks_secret;
+
+    if (!w->filename == !w->file_filename)
+        return err_set(err, EINVAL, "which file? write driver=FORMAT,file.filename=FILE");
+    if (w->file_driver && strcmp(w->file_driver, "file"))
+        return err_set(err, ENOTSUP, "file.driver=%s: only files are opened, no protocols", w->file_driver);
+    if (secret && !blk_keys_find(keys, secret))
+        return err_set(err, EINVAL, "no key has the id \"%s\"; give it by --object secret,id=%s,file=FILE", secret,
+                       secret);
+    return 0;
+}
+
+int img_not_read(int rc, struct err *err)
+{
+    struct err why;
+
+    if (rc != -EAGAIN)
+        return rc;
+    why = *err;
+    return err_set(err, EAGAIN, "%s; or say -U to read it though it may change meanwhile", why.msg);
+}
+
+static int open_path(const char *path, const struct img_open *o, const struct blk_keys *keys, unsigned mode,
+                     struct blk **ret, struct err *err)
+{
     const struct blk_driver *drv = o->format ? blk_driver_find(o->format) : img_by_ending(path);
     struct blk_open_opts opts = {.format = o->format,
                                  .options = o->options,
@@ -85,16 +123,39 @@ int img_open(const char *path, const struct img_open *o, unsigned mode, struct b
                                  .read_only = !(mode & IMG_WRITE),
                                  .fresh = mode & IMG_FRESH,
                                  .no_backing = mode & IMG_ALONE,
-                                 .keys = &keys,
+                                 .keys = keys,
                                  .keyless = mode & IMG_ABOUT};
-    int rc = img_keys(&o->objects, &keys, err);
+    int rc;
 
     /* Of drivers that have such an option.  The name alone says which is asked where -f does not. */
     if (mode & IMG_DAMAGED && drv && drv->opts && opts_find(drv->opts, "repair"))
         opts.options = "repair";
-    if (!rc && o->format && !blk_driver_find(o->format))
-        rc = img_bad_format(o->format, err);
-    return rc ? rc : blk_open(path, &opts, NULL, NULL, ret, err);
+    if (o->format && !blk_driver_find(o->format))
+        return img_bad_format(o->format, err);
+    rc = blk_open(path, &opts, NULL, NULL, ret, err);
+    return mode & IMG_WRITE ? rc : img_not_read(rc, err);
+}
+
+int img_open(const char *path, const struct img_open *o, unsigned mode, struct blk **ret, struct err *err)
+{
+    struct blk_keys keys cleanup_keys = {0};
+    struct img_open open = *o;
+    struct image_words w = {0};
+    int rc = img_keys(&o->objects, &keys, err);
+
+    if (rc || !o->image_opts)
+        return rc ? rc : open_path(path, o, &keys, mode, ret, err);
+    rc = opts_parse(image_words, &w, NULL, path, err);
+    if (!rc)
+        rc = check_words(&w, &keys, err);
+    if (rc) {
+        rc = err_wrap(err, "--image-opts");
+    } else {
+        open.format = w.driver ? w.driver : open.format;
+        rc = open_path(w.filename ? w.filename : w.file_filename, &open, &keys, mode, ret, err);
+    }
+    opts_clear(image_words, &w);
+    return rc;
 }
 
 int img_beside(const char *path, const char *name, char ret[PATH_MAX], struct err *err)

@@ -17,8 +17,9 @@
 struct img_open { /* options of an image that a verb opens */
     char *format, *allow;
     struct opt_list objects;
-    char *options;  /* the driver's own; no option of the verbs */
-    uint32_t cache; /* enum blk_cache */
+    bool image_opts; /* paths are QEMU's words for an image */
+    char *options;   /* the driver's own; no option of the verbs */
+    uint32_t cache;  /* enum blk_cache */
     bool share;
 };
 
@@ -37,6 +38,8 @@ extern const char *const img_cache_words[]; /* as enum blk_cache */
         O_STR(T, f allow, "allow", NULL, "where images that it names may lie besides its own folder; ':' in between", \
               .arg = "DIRS"),                                                                                         \
         IMG_OBJECTS(T, f objects),                                                                                    \
+        O_BOOL(T, f image_opts, "image-opts", "off",                                                                  \
+               "name images as driver=FORMAT,file.filename=FILE,encrypt.key-secret=ID"),                              \
         O_BOOL(T, f share, "force-share", "off", "open it though others write to it", .letter = 'U')
 
 enum img_mode {
@@ -51,6 +54,9 @@ enum img_mode {
 int img_keys(const struct opt_list *objects, struct blk_keys *ret, struct err *err) must_check;
 #define cleanup_keys __attribute__((cleanup(blk_keys_fini)))
 int img_open(const char *path, const struct img_open *o, unsigned mode, struct blk **ret, struct err *err) must_check;
+
+/* `rc` of what opened it for reading; where somebody writes to it, the message gets what may be said then. */
+int img_not_read(int rc, struct err *err);
 
 static inline void img_close_(struct blk **b)
 {

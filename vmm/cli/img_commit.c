@@ -1,12 +1,15 @@
 /* `bothy img commit`: what an image holds, into the image that it is based on. */
 #include <inttypes.h>
+#include <sys/stat.h>
 
+#include "devices/block/file.h"
 #include "devices/block/qcow2.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/cli/img.h"
 
 struct commit_opts {
     struct img_open open;
+    char *base;
     bool keep;
     struct img_say say;
 };
@@ -14,6 +17,9 @@ struct commit_opts {
 static const struct opt commit_opts[] = {
     IMG_OPEN_OPTIONS(struct commit_opts, open.),
     IMG_CACHE(struct commit_opts, open.cache, "cache", "writeback", 't'),
+    O_STR(struct commit_opts, base, "base", NULL,
+          "the image of its chain to copy into, with all that lie between; IMAGE then stays as it is", .letter = 'b',
+          .arg = "FILE"),
     O_BOOL(struct commit_opts, keep, "keep", "off", "do not empty the image afterwards: it is to be deleted",
            .letter = 'd'),
     IMG_PROGRESS_OPTIONS(struct commit_opts, say.),
@@ -25,7 +31,8 @@ enum { CHUNK = 1 << 20 };
 struct commit {
     struct img_task task;
     struct blk *top, *base;
-    uint64_t off; /* where next() is */
+    unsigned images; /* of the chain that are copied */
+    uint64_t off;    /* where next() is */
     struct img_progress progress;
     _Atomic(struct blk *) broken; /* whose error ended it */
 };
@@ -42,7 +49,7 @@ static int next(struct img_task *t, struct img_item *ret)
 
     while (c->off < c->top->lim.size) {
         struct img_part part;
-        int rc = img_part(c->top, c->off, min_u64(c->top->lim.size - c->off, CHUNK - c->off % CHUNK), 1, &part);
+        int rc = img_part(c->top, c->off, min_u64(c->top->lim.size - c->off, CHUNK - c->off % CHUNK), c->images, &part);
 
         *ret = (struct img_item){.off = c->off, .len = part.len, .kind = part.place};
         if (rc) {
@@ -96,6 +103,39 @@ static int copy_down(struct commit *c, const struct commit_opts *o, struct err *
     return rc ? img_io_failed(c->broken, c->task.failed.off, rc, err) : 0;
 }
 
+/* Finds the image of the chain, and opens it anew, alone and to be written. */
+static int open_below(struct commit *c, const struct commit_opts *o, struct err *err)
+{
+    struct img_open open = o->open;
+    struct blk *above = c->top;
+    struct stat named, other;
+    cleanup_free char *path = NULL;
+
+    if (stat(o->base, &named))
+        return err_file(err, errno, "base", o->base);
+    for (c->images = 1; above->backing; above = above->backing, c->images++)
+        if (!file_stat(above->backing, &other) && other.st_dev == named.st_dev && other.st_ino == named.st_ino)
+            break;
+    if (!above->backing)
+        return err_set(err, EINVAL, "%s is not in the chain of %s; look at it with: bothy img info --backing-chain %s",
+                       o->base, c->top->name, c->top->name);
+    path = xstrdup(above->backing->name);
+    open.format = (char *)above->backing->drv->name;
+    blk_close(take_ptr(above->backing)); /* whose lock is in the way; of what it holds nothing is read */
+    return img_open(path, &open, IMG_WRITE, &c->base, err);
+}
+
+static int commit_below(struct commit *c, const struct commit_opts *o, struct err *err)
+{
+    int rc = open_below(c, o, err);
+
+    if (!rc)
+        rc = copy_down(c, o, err);
+    if (!rc && !o->say.quiet)
+        puts("Image committed.");
+    return rc;
+}
+
 static int commit(struct commit *c, const struct commit_opts *o, struct err *err)
 {
     struct blk_keys keys cleanup_keys = {0};
@@ -121,13 +161,13 @@ static int commit(struct commit *c, const struct commit_opts *o, struct err *err
 static int commit_run(struct cli_line *l, struct err *err)
 {
     const struct commit_opts *o = l->opts;
-    struct commit c = {0};
+    struct commit c = {.images = 1};
     int rc = img_need(l, 1, err);
 
     if (!rc)
-        rc = img_open(l->args[0], &o->open, IMG_WRITE | IMG_ALONE, &c.top, err);
+        rc = img_open(l->args[0], &o->open, o->base ? IMG_READ : IMG_WRITE | IMG_ALONE, &c.top, err);
     if (!rc)
-        rc = commit(&c, o, err);
+        rc = o->base ? commit_below(&c, o, err) : commit(&c, o, err);
     blk_close(c.base);
     blk_close(c.top);
     return rc;

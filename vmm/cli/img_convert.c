@@ -6,12 +6,15 @@
  * not written where the new image reads as zeroes by itself.
  */
 #include <inttypes.h>
+#include <time.h>
 
 #include "devices/block/qcow2.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/log.h"
 #include "vmm/cli/img.h"
 
-enum { SOURCES_MAX = 64, CHUNK = 1 << 20, PAGE = 4096, SECTOR = 512, SPARSE_MAX = 1 << 30 };
+enum { SOURCES_MAX = 64, CHUNK = 1 << 20, PAGE = 4096, SECTOR = 512, SPARSE_MAX = 1 << 30, NS_PER_S = 1000000000 };
 
 struct convert_opts {
     struct img_open open;
@@ -19,8 +22,9 @@ struct convert_opts {
     struct opt_list options;
     struct img_say say;
     uint64_t sparse;
+    uint64_t rate;
     uint32_t threads, out_cache;
-    bool compress, unordered, no_create, target_is_zero, bitmaps;
+    bool salvage, compress, unordered, no_create, target_is_zero, bitmaps;
 };
 
 static const struct opt convert_opts[] = {
@@ -46,6 +50,8 @@ static const struct opt convert_opts[] = {
            .letter = 'W'),
     O_BOOL(struct convert_opts, no_create, "no-create", "off", "write into an image that is there", .letter = 'n'),
     O_BOOL(struct convert_opts, target_is_zero, "target-is-zero", "off", "with -n: it reads as zeroes"),
+    O_BOOL(struct convert_opts, salvage, "salvage", "off", "what cannot be read becomes zeroes, with a message"),
+    O_SIZE(struct convert_opts, rate, "rate-limit", "0", 0, 0, "bytes a second at most; 0: no limit", .letter = 'r'),
     O_BOOL(struct convert_opts, bitmaps, "bitmaps", "off", "copy the bitmaps of changed blocks, too"),
     IMG_PROGRESS_OPTIONS(struct convert_opts, say.),
     O_END,
@@ -66,6 +72,8 @@ struct convert {
     uint32_t granule; /* bytes that are left out or written together */
     uint64_t off;     /* where next() is */
     struct img_walk walk;
+    uint64_t start_ns;      /* when copying began */
+    _Atomic uint64_t paced; /* bytes, of those that the rate counts */
     struct img_progress progress;
     _Atomic(struct blk *) broken; /* whose error ended it */
 };
@@ -93,6 +101,11 @@ static int kind_at(struct convert *c, uint64_t off, uint64_t *len, unsigned *kin
     struct img_part part;
     int rc = img_walk(&c->walk, b, off, *len, c->images, &part);
 
+    if (rc && c->o->salvage) { /* what is there shows when it is read */
+        *len = min_u64(*len, c->granule);
+        *kind = COPY;
+        return 0;
+    }
     if (rc) {
         c->broken = b;
         return rc;
@@ -145,6 +158,36 @@ static int next(struct img_task *t, struct img_item *ret)
     return 0;
 }
 
+/* Sector by sector, zeroes for those that cannot be read. */
+static void salvage(struct blk *b, char *buf, uint64_t n, uint64_t off)
+{
+    for (uint64_t at = 0, part; at < n; at += part) {
+        int rc;
+
+        part = min_u64(n - at, SECTOR - (off + at) % SECTOR);
+        rc = blk_pread(b, buf + at, part, off + at);
+        if (!rc)
+            continue;
+        memset(buf + at, 0, part);
+        log_msg(LOG_WARN, "%s: byte %" PRIu64 ": %s; zeroes instead", b->name, off + at, strerror(-rc));
+    }
+}
+
+/* Waits until `n` bytes more are within the rate. */
+static void pace(struct convert *c, uint64_t n)
+{
+    struct timespec t;
+    uint64_t due;
+
+    if (!c->o->rate)
+        return;
+    n += atomic_fetch_add(&c->paced, n);
+    due = c->start_ns + (uint64_t)((double)n * NS_PER_S / (double)c->o->rate);
+    t = (struct timespec){.tv_sec = (time_t)(due / NS_PER_S), .tv_nsec = (long)(due % NS_PER_S)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR)
+        ;
+}
+
 static int read_sources(struct convert *c, char *buf, uint64_t off, uint64_t len)
 {
     while (len) {
@@ -154,7 +197,9 @@ static int read_sources(struct convert *c, char *buf, uint64_t off, uint64_t len
 
         n = min_u64(len, b->lim.size - at);
         rc = blk_pread(b, buf, n, at);
-        if (rc) {
+        if (rc && c->o->salvage) {
+            salvage(b, buf, n, at);
+        } else if (rc) {
             c->broken = b;
             return rc;
         }
@@ -207,6 +252,7 @@ static int run(struct img_task *t, const struct img_item *item, void *buf)
     int rc = 0;
 
     if (item->kind == COPY) {
+        pace(c, item->len);
         rc = read_sources(c, buf, item->off, item->len);
         if (rc)
             return rc;
@@ -235,6 +281,7 @@ static int copy(struct convert *c, struct err *err)
         c->granule *= 2;
     c->task =
         (struct img_task){.next = next, .run = run, .threads = o->threads, .buf_size = align_up(CHUNK, c->granule)};
+    c->start_ns = clock_now_ns();
     img_progress_init(&c->progress, c->size, o->say.progress, o->say.quiet);
     rc = img_task_run(&c->task);
     if (!rc) {

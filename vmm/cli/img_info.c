@@ -37,11 +37,19 @@ static void describe_qcow2(struct blk *b, json_t *j)
         json_object_set_new(j, "backing-filename-format", json_string(format));
 }
 
+static const char *text_of(const json_t *j, const char *key)
+{
+    return json_string_value(json_object_get(j, key));
+}
+
 static json_t *describe(struct blk *b)
 {
     json_t *j = json_object(), *own = b->drv->info ? b->drv->info(b) : NULL;
     uint32_t cluster = b->drv->cluster ? b->drv->cluster(b) : 0;
+    char full[PATH_MAX];
+    const char *name;
     struct stat st;
+    struct err err;
 
     json_object_set_new(j, "virtual-size", json_integer((json_int_t)b->lim.size));
     json_object_set_new(j, "filename", json_string(b->name));
@@ -61,17 +69,13 @@ static json_t *describe(struct blk *b)
     }
     if (b->drv == &qcow2_driver)
         describe_qcow2(b, j);
-    if (b->backing)
-        json_object_set_new(j, "full-backing-filename", json_string(b->backing->name));
+    name = text_of(j, "backing-filename");
+    if (name && !img_beside(b->name, name, full, &err))
+        json_object_set_new(j, "full-backing-filename", json_string(full));
     if (own && json_object_size(own))
         json_object_set_new(j, "format-specific", json_pack("{s:s, s:O}", "type", b->drv->name, "data", own));
     json_decref(own);
     return j;
-}
-
-static const char *text_of(const json_t *j, const char *key)
-{
-    return json_string_value(json_object_get(j, key));
 }
 
 static void print_value(const char *key, json_t *v, int indent)
@@ -146,7 +150,7 @@ static int probe(const char *path, bool share, const char **ret, struct err *err
     int rc = file_open(path, path, &o, 0, NULL, &file, err);
 
     if (rc)
-        return rc;
+        return img_not_read(rc, err);
     rc = blk_probe(file, &drv);
     if (rc)
         return err_set(err, -rc, "read %s: %s", path, strerror(-rc));
@@ -162,7 +166,7 @@ static int info_run(struct cli_line *l, struct err *err)
     json_t *all;
     int rc = img_need(l, 1, err);
 
-    if (!rc && !open.format)
+    if (!rc && !open.format && !open.image_opts)
         rc = probe(l->args[0], open.share, (const char **)&open.format, err);
     if (!rc)
         rc = img_open(l->args[0], &open, o->chain ? IMG_ABOUT : IMG_ABOUT | IMG_ALONE, &b, err);

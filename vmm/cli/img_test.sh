@@ -63,6 +63,24 @@ wait $pid
 [ ! -e big.img ] || fail "an interrupted create left half an image"
 parts
 
+says 1 "no.raw: No such file or directory" convert no.raw b.img
+[[ $said != *img\ create* ]] || fail "a source that is not there is to be made: $said"
+says 1 "bothy img create" resize no.raw 1M
+ok convert -r 100M -m 2 a.raw b.img
+same a.raw b.img
+
+# Somebody else writes to it.
+(exec "$bothy" img bench -q -w -c 4000000000 new.img) &
+pid=$!
+until "$bothy" img info new.img 2>&1 | grep -q "in use"; do kill -0 $pid || fail "bench ended early"; done
+says 1 "is in use by process $pid" info new.img
+[[ $said == *"or say -U"* ]] || fail "who may read it all the same? $said"
+says 0 "file format: raw" info -U new.img
+says 1 "is in use by process $pid" resize new.img +1M
+[[ $said != *"-U"* ]] || fail "nobody may write to it: $said"
+kill $pid
+wait $pid 2>/dev/null
+
 ok compare a.raw a.raw
 [ "$said" = "Images are identical." ] || fail "compare: $said"
 cp a.raw d.raw
@@ -77,6 +95,14 @@ ok resize b.img +1M
 says 1 "say --shrink" resize b.img -1M
 ok resize --shrink b.img -1M
 same a.raw b.img
+for space in falloc full; do
+    ok resize --preallocation=$space b.img +1M
+    [ "$(stat -c %b b.img)" -ge 2048 ] || fail "resize --preallocation=$space reserved nothing"
+    ok resize --shrink b.img 4M
+    same a.raw b.img
+done
+says 1 "no metadata" resize --preallocation=metadata b.img +1M
+says 1 "disks that grow" resize --preallocation=full --shrink b.img 1M
 
 alike measure --output=json -f raw -O raw a.raw
 alike measure --output=json --size 10G -O raw
@@ -114,6 +140,11 @@ for type in zlib zstd; do
     ok convert z.qcow2 b.img
     same a.raw b.img
 done
+cp z.qcow2 bad.qcow2
+head -c 4096 /dev/zero | tr '\0' '\377' | dd of=bad.qcow2 conv=notrunc bs=64K seek=4 status=none # behind the tables
+says 1 "Input/output error" convert bad.qcow2 b.img
+says 0 "zeroes instead" convert --salvage bad.qcow2 b.img
+says 1 "Content mismatch" compare a.raw b.img
 alike check --output=json z.qcow2
 alike map --output=json z.qcow2
 says 1 "is compressed" map z.qcow2
@@ -127,6 +158,21 @@ alike measure --output=json -O qcow2 z.qcow2
 ok resize a.qcow2 1G
 judge check a.qcow2
 says 0 "virtual size: 1 GiB" info a.qcow2
+# Bitmaps get the size of the disk.
+ok bitmap --add -g 64K a.qcow2 on
+ok bench -q -w -c 5 -s 64K -S 1M a.qcow2
+ok bitmap --add -g 4K --disable a.qcow2 off
+ok bitmap --merge on a.qcow2 off
+ok resize a.qcow2 1500M
+judge check a.qcow2
+alike info --output=json a.qcow2
+cp a.qcow2 c.qcow2
+judge resize -q c.qcow2 1600M
+ok resize --shrink a.qcow2 5M
+judge check a.qcow2
+alike info --output=json a.qcow2
+ok bitmap --remove a.qcow2 on
+ok bitmap --remove a.qcow2 off
 says 1 "did you mean" convert -f qcow3 a.raw b.img
 mv a.qcow2 named.img
 says 1 "looks like a qcow2 image" convert named.img b.raw
@@ -172,6 +218,18 @@ if type qemu-io >/dev/null 2>&1; then
     judge check top.qcow2
 
     qemu-img convert -O raw middle.qcow2 middle.raw
+    # Through the image between: top < middle < base.
+    for name in base middle; do cp $name.qcow2 deep-$name.qcow2; done
+    ok rebase -u -b deep-base.qcow2 -F qcow2 deep-middle.qcow2
+    ok create -q -b deep-middle.qcow2 -F qcow2 deep.qcow2
+    io "write -P 9 1300k 100k" deep.qcow2
+    ok convert deep.qcow2 deep.raw
+    says 1 "is not in the chain" commit -b top.qcow2 deep.qcow2
+    ok commit -b deep-base.qcow2 deep.qcow2
+    ok compare deep-base.qcow2 deep.raw
+    ok compare deep.qcow2 deep.raw
+    judge check deep-base.qcow2
+
     ok commit middle.qcow2
     judge check base.qcow2
     ok compare base.qcow2 middle.raw
@@ -181,6 +239,14 @@ fi
 says 1 "on which image" rebase top.qcow2
 says 1 "only qcow2 images" rebase -b a.raw b.raw
 says 1 "is based on no other image" commit base.qcow2
+
+# QEMU's words for an image.
+alike info --output=json --image-opts driver=qcow2,file.filename=base.qcow2
+ok convert --image-opts driver=qcow2,file.driver=file,file.filename=base.qcow2 b.raw
+ok compare base.qcow2 b.raw
+says 1 "which file?" info --image-opts driver=qcow2
+says 1 "no protocols" info --image-opts driver=raw,file.driver=nbd,filename=x
+says 1 'unknown option "backing"' info --image-opts driver=qcow2,filename=base.qcow2,backing=
 
 # Snapshots.
 ok snapshot -c one base.qcow2
