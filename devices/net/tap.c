@@ -175,7 +175,8 @@ static int open_queue(const struct tap *t, int *ret, struct err *err)
     if (fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO))
         return err_set(err, errno, "tap \"%s\": this host has no /dev/net/tun; load the module tun", t->ifname);
     if (fd < 0)
-        return err_file(err, errno, "tap", "/dev/net/tun");
+        return err_set(err, errno, "tap \"%s\": /dev/net/tun: %s; as root: chmod 666 /dev/net/tun", t->ifname,
+                       strerror(errno));
     strcpy(r.ifr_name, t->ifname);
     if (ioctl(fd, TUNSETIFF, &r) < 0)
         return refused(t, errno, err);

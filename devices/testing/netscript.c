@@ -33,6 +33,13 @@ void netscript_clear(void)
     netscript->nout = 0;
 }
 
+void netscript_empty(void)
+{
+    netscript_clear();
+    while (netscript->nin)
+        free(netscript->in[--netscript->nin].data);
+}
+
 static struct netscript_frame *first_of(struct netscript *s, unsigned queue)
 {
     for (unsigned i = 0; i < s->nin; i++)
@@ -98,12 +105,8 @@ static int script_open(struct net *n, struct err *err)
 
 static void script_close(struct net *n)
 {
-    struct netscript *s = script_of(n);
-
-    netscript = s;
-    netscript_clear();
-    while (s->nin)
-        free(s->in[--s->nin].data);
+    netscript = script_of(n);
+    netscript_empty();
 }
 
 const struct net_class net_null = {

@@ -32,5 +32,6 @@ extern struct netscript *netscript;
 
 /* A frame for the guest: copied; says so to the NIC. */
 void netscript_put(unsigned queue, const struct virtio_net_hdr_v1 *hdr, const void *data, size_t len);
-/* Forgets what the guest sent. */
+/* Forgets what the guest sent; and what is there for it. */
 void netscript_clear(void);
+void netscript_empty(void);

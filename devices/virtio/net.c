@@ -592,7 +592,7 @@ static int open_backend(struct vnet *n, struct err *err)
     if (rc)
         return rc;
     if (n->queues > net_limits(n->net)->queues)
-        return err_set(err, EINVAL, "queues=%u: the %s network serves only %u", n->queues, n->backend.is.name,
+        return err_set(err, EINVAL, "queues=%u: the %s network serves at most %u", n->queues, n->backend.is.name,
                        net_limits(n->net)->queues);
     if (n->mtu && n->mtu < MTU_MIN)
         return err_set(err, EINVAL, "mtu=%u is too small; it is %d to %d", n->mtu, MTU_MIN, MTU_MAX);

@@ -107,7 +107,7 @@ static void list_networks(void)
 
         list_keys(net.name, net.summary, net.opts);
     }
-    puts("\nAnd those of the card before any of them:");
+    puts("\nThe card's own keys, on any network:");
     list_keys(card->name, card->summary, card->opts);
 }
 
