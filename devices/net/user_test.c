@@ -1,3 +1,4 @@
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -699,5 +700,6 @@ int main(void)
         cmocka_unit_test(a_range_of_ports_is_forwarded_one_by_one),
     };
 
+    signal(SIGPIPE, SIG_IGN); /* as in bothy */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

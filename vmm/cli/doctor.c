@@ -4,6 +4,9 @@
 
 #include "build_features.h"
 #include "devices/core/device.h"
+#ifdef HAVE_SLIRP
+#include "devices/net/slirp.h"
+#endif
 #include "vmm/base/cleanup.h"
 #include "vmm/cli/cli.h"
 #include "vmm/kvm/decode.h"
@@ -41,6 +44,25 @@ static void print_kvm(const struct probe *p)
     printf("%s\n\n", p->nmissing ? "" : " nothing that is known to matter");
 }
 
+static void print_network(void)
+{
+#ifdef HAVE_SLIRP
+    const struct slirp_lib *lib;
+    struct err err;
+
+    if (slirp_load(&lib, &err)) {
+        printf("  %-26s no: %s\n", "user network", err.msg);
+        return;
+    }
+    printf("  %-26s libslirp %s\n", "user network", lib->version_string());
+    for (const struct slirp_hole *h = slirp_holes; h->what; h++)
+        if (slirp_has_hole(lib->version_string(), h))
+            printf("  %-26s before %s: %s\n", "known hole", h->fixed, h->what);
+#else
+    printf("  %-26s no, this build has no libslirp\n", "user network");
+#endif
+}
+
 static void print_build(void)
 {
     printf("Build\n");
@@ -52,7 +74,9 @@ static void print_build(void)
     for (const struct device_class *const *c = device_classes; *c; c++)
         if (!(*c)->internal)
             printf(" %s", (*c)->name);
-    printf("\n\n");
+    printf("\n");
+    print_network();
+    printf("\n");
 }
 
 static int doctor_run(struct cli_line *l, struct err *err)
