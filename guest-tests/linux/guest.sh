@@ -82,6 +82,38 @@ echo)
     read -r line <"$tty"
     echo "GUEST heard $line" >"$tty"
     ;;
+net)
+    cat >/lease <<'END'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add "$ip/$mask" dev "$interface"
+ip route add default via "$router"
+echo "nameserver $dns" >/etc/resolv.conf
+echo "GUEST lease $ip $router $dns"
+END
+    chmod +x /lease
+    mkdir -p /etc /www
+    ip link set lo up
+    ip link set eth0 up
+    udhcpc -i eth0 -n -q -s /lease 2>/dev/null
+    ip addr show dev eth0 | grep -q 10.0.2.15 || echo "GUEST has no lease"
+    echo "GUEST mtu=$(cat /sys/class/net/eth0/mtu)"
+    ping -c 1 -W 5 10.0.2.2 >/dev/null && echo "GUEST pong"
+    sum4=$(wget -q -T 5 -O - "http://10.0.2.2:$(word port4)/" | sha256sum)
+    echo "GUEST host4 $sum4"
+    for i in $(seq 50); do
+        ip -6 addr show dev eth0 | grep 'inet6 fec0' | grep -qv tentative && break
+        sleep 0.2
+    done
+    sum6=$(wget -q -T 5 -O - "http://[fec0::2]:$(word port6)/" | sha256sum)
+    echo "GUEST host6 $sum6"
+    name=$(nslookup example.org 10.0.2.3 2>/dev/null | sed -n 's/^Address[ 1]*: *\(192[0-9.]*\).*/\1/p')
+    [ "$name" ] && echo "GUEST name $name"
+    echo 'served by the guest' >/www/index.html
+    httpd -h /www
+    echo "GUEST serves"
+    while :; do sleep 100; done
+    ;;
 reboot)
     count=$(dd if=/dev/vda bs=1 count=1 2>/dev/null)
     echo "GUEST boot $count"

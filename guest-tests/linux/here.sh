@@ -26,7 +26,12 @@ started()
     local name=$1
     shift
     : >"$out"
-    "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 &
+    if [[ -f $scratch/resolv.conf ]]; then
+        unshare -m sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$scratch/resolv.conf" "$bothy" run -k "$kernel" \
+            -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 &
+    else
+        "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 &
+    fi
     pid=$!
     for ((i = 0; i < 1500; i++)); do
         grep -qa GUEST "$out" && return
@@ -252,6 +257,56 @@ echoes() # TTY OPTION…
 }
 scenario_console_both_ways() { : >"$out"; echoes hvc0 --console stdio; }
 scenario_serial_both_ways() { : >"$out"; echoes ttyS0; }
+
+# with_servers COMMAND…: while servers.py runs, whose ports are then in port4 and port6.
+with_servers()
+{
+    local code=0
+    coproc servers { exec python3 guest-tests/linux/servers.py 2>"$scratch/servers"; }
+    read -r port4 port6 <&"${servers[0]}" || { why "no servers: $(tail -n1 "$scratch/servers")"; return; }
+    "$@" || code=$?
+    kill "$servers_PID"
+    wait "$servers_PID" 2>/dev/null
+    return $code
+}
+# on_user_net OPTION…: a guest that asks for all there is, and at last serves the host, which gets what follows GUEST www.
+on_user_net()
+{
+    echo 'nameserver 127.9.9.9' >"$scratch/resolv.conf"
+    started net -m 256M --net "user,hostfwd=tcp:127.0.0.1:0-:80$1" -a "port4=$port4 port6=$port6" || return
+    for ((i = 0; i < 600; i++)); do
+        grep -qa 'GUEST serves' "$out" && break
+        kill -0 $pid 2>/dev/null || break
+        sleep 0.2
+    done
+    says 'GUEST serves' || return
+    local port
+    port=$(sed -n 's/.*tcp 127.0.0.1:\([0-9]*\) is forwarded.*/\1/p' "$out")
+    www=$(timeout 30 busybox wget -q -O - "http://127.0.0.1:$port/index.html") || why "the guest's server cannot be reached"
+    kill -TERM $pid
+    sleep 1
+    kill -TERM $pid 2>/dev/null
+    ended 130
+}
+zeroes=$(head -c 20M /dev/zero | sha256sum)
+net_all()
+{
+    on_user_net ,host-loopback && says 'GUEST lease 10.0.2.15 10.0.2.2 10.0.2.3' && says 'GUEST mtu=65520' &&
+        says "GUEST host4 $zeroes" && says "GUEST host6 $zeroes" && says 'GUEST name 192.0.2.7' && says 'GUEST pong' || return
+    [[ $www == 'served by the guest' ]] || why "the guest serves \"$www\""
+}
+net_no_loopback()
+{
+    on_user_net '' && says 'GUEST lease 10.0.2.15' && says 'GUEST name 192.0.2.7' && ! grep -qa "$zeroes" "$out"
+}
+net_restricted()
+{
+    on_user_net ,host-loopback,restrict && says 'GUEST lease 10.0.2.15' && ! grep -qaE "$zeroes|GUEST name" "$out" || return
+    [[ $www == 'served by the guest' ]] || why "the guest serves \"$www\""
+}
+scenario_net_user() { with_servers net_all; }
+scenario_net_user_without_loopback() { with_servers net_no_loopback; }
+scenario_net_user_restricted() { with_servers net_restricted; }
 
 scenario_reboot_starts_anew()
 {

@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Servers on the loopback for guests of the user network: HTTP over IPv4 and IPv6, and DNS on port 53 of 127.9.9.9.
+
+Prints the two ports of HTTP.  Each HTTP answer is 20 MB that say nothing.  DNS knows one address for all names.
+"""
+import http.server
+import socket
+import socketserver
+import sys
+import threading
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header('Content-Length', str(20 << 20))
+        self.end_headers()
+        for _ in range(20):
+            self.wfile.write(bytes(1 << 20))
+
+    def log_message(self, *_):
+        pass
+
+
+class Http(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+
+class Http6(Http):
+    address_family = socket.AF_INET6
+
+
+class Dns(socketserver.BaseRequestHandler):
+    def handle(self):
+        query, reply_to = self.request
+        question = query[12:query.index(b'\0', 12) + 5]
+        is_a = question[-4:] == b'\0\1\0\1'
+        answer = b'\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\x07' if is_a else b''
+        reply_to.sendto(query[:2] + b'\x81\x80\0\1\0' + bytes([is_a]) + b'\0\0\0\0' + question + answer,
+                        self.client_address)
+
+
+servers = [Http(('127.0.0.1', 0), Answer), Http6(('::1', 0), Answer), socketserver.UDPServer(('127.9.9.9', 53), Dns)]
+for server in servers:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+print(servers[0].server_port, servers[1].server_port, flush=True)
+sys.stdin.read()  # until whoever started us goes
