@@ -157,8 +157,9 @@ static int read_write(struct file *f, const struct blk_io *io)
 
 static ssize_t write_zeroes(struct file *f, uint64_t off, uint64_t len)
 {
-    static const char zeroes[ZEROES] __attribute__((aligned(DIRECT_ALIGN_MAX)));
-    struct iovec iov = {.iov_base = (void *)zeroes, .iov_len = min_u64(len, ZEROES)};
+    /* Not const: that would be 64 KiB of the program's file. */
+    static char zeroes[ZEROES] __attribute__((aligned(DIRECT_ALIGN_MAX)));
+    struct iovec iov = {.iov_base = zeroes, .iov_len = min_u64(len, ZEROES)};
     int rc = read_write(f, &(struct blk_io){.op = BLK_WRITE, .off = off, .len = iov.iov_len, .iov = &iov, .niov = 1});
 
     return rc ? rc : (ssize_t)iov.iov_len;

@@ -383,8 +383,8 @@ int qcow2_write(struct qcow2 *q, const struct blk_io *io)
 
 static int write_zeroes(struct qcow2 *q, uint64_t off, uint64_t len)
 {
-    static const char zeroes[64 << 10];
-    struct iovec iov = {.iov_base = (void *)zeroes};
+    static char zeroes[64 << 10]; /* not const: that would be as much of the program's file */
+    struct iovec iov = {.iov_base = zeroes};
     struct qcow2_place p;
 
     for (uint64_t n; len; off += n, len -= n) {
