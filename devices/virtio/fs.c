@@ -40,7 +40,8 @@ static const struct opt vfs_opts[] = {
     O_ENUM(struct vfs, mode, "mode", "ro", fs_mode_words,
            "ro: the guest may not write; rw: it may; cow: it may, and what it writes is thrown away"),
     O_ENUM(struct vfs, cache, "cache", "auto", fs_cache_words,
-           "what the guest keeps: auto: for a second; always: as if only the guest changed anything; none: nothing"),
+           "what the guest keeps: auto: for a second; always: as if only the guest changed anything; none: nothing, "
+           "and no shared mappings either"),
     O_ENUM(struct vfs, owner, "owner", "auto", fs_owner_words,
            "host: owners as they are; root: who runs bothy is the guest's root; auto: root where the guest may write"),
     O_U32(struct vfs, queues, "queues", "1", 1, QUEUES_MAX, "request queues"),

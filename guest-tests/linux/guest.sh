@@ -3,6 +3,12 @@ word() { sed -n "s/.*\\b$1=\\([^ ]*\\).*/\\1/p" /proc/cmdline; }
 kib() { sed -n "s/^$1: *\\([0-9]*\\) kB/\\1/p" /proc/meminfo; }
 
 echo 0 >/proc/sys/kernel/printk
+# Names, types, sizes, modes and links of all that is below; then what is in the files.
+walked() { (cd "$1" && find . | sort | while read -r f; do stat -c '%n %f %h %Y' "$f"; readlink "$f"; done | sha256sum); }
+content() { (cd "$1" && find . -type f | sort | while read -r f; do sha256sum "$f"; done | sha256sum); }
+refused() { "$@" 2>&1 | grep -q 'Read-only file system' || echo "GUEST not refused: $*"; }
+shared() { mkdir -p /mnt && mount -t virtiofs data /mnt; }
+
 case $(word t) in
 boot) echo "GUEST cpus=$(nproc) mem=$(($(kib MemTotal) / 1024)) rng=$(cat /sys/class/misc/hw_random/rng_current)" ;;
 no-acpi)
@@ -73,6 +79,48 @@ fill)
     dd if=/data of=/dev/vda bs=256k conv=fsync 2>/dev/null && echo 3 >/proc/sys/vm/drop_caches &&
         [ "$(sha256sum </data)" = "$(dd if=/dev/vda bs=1M count=40 2>/dev/null | sha256sum)" ] &&
         echo "GUEST wrote, and it is the same"
+    ;;
+share-ro)
+    echo 'of the guest' >/escaped
+    shared || exit
+    echo "GUEST walk $(walked /mnt)"
+    echo "GUEST content $(content /mnt)"
+    echo "GUEST again $(walked /mnt)"
+    echo "GUEST escape $(cat /mnt/escape)"
+    refused touch /mnt/new
+    refused rm /mnt/file
+    refused mv /mnt/file /mnt/other
+    refused chmod 600 /mnt/file
+    refused dd if=/dev/null of=/mnt/file
+    refused mkdir /mnt/dir
+    umount /mnt && echo 'GUEST share done'
+    ;;
+share-rw)
+    shared || exit
+    for i in 1 2 3 4 5 6 7 8; do
+        (for j in $(seq 8); do dd if=/dev/urandom of=/mnt/w$i.$j bs=2k count=$((j * i)) 2>/dev/null; done
+            exercise /mnt/x$i $i 100 || echo "GUEST exercise $i failed"
+            cat /mnt/w$i.* >/mnt/all$i && rm /mnt/w$i.1 && mkdir -p /mnt/deep/$i && mv /mnt/w$i.2 /mnt/deep/$i/moved) &
+    done
+    wait
+    (exec 3<>/mnt/gone && rm /mnt/gone && echo text >&3 && [ "$(stat -L -c %s /proc/self/fd/3)" = 5 ]) || echo 'GUEST lost an open file'
+    ln -s deep /mnt/link && ln /mnt/w3.3 /mnt/hard && mkfifo /mnt/fifo && chmod 640 /mnt/hard && chown 0:0 /mnt/hard
+    mknod /mnt/dev c 1 3 2>/dev/null && echo 'GUEST made a device'
+    echo "GUEST walk $(walked /mnt)"
+    echo "GUEST content $(content /mnt)"
+    umount /mnt && echo 'GUEST share done'
+    ;;
+share-cow)
+    shared || exit
+    echo "GUEST walk $(walked /mnt)"
+    exercise /mnt/file 1 100 && exercise /mnt/new 2 100 || echo 'GUEST exercise failed'
+    cp -a /mnt/tree /mnt/copy && [ "$(content /mnt/tree)" = "$(content /mnt/copy)" ] || echo 'GUEST bad copy'
+    chown -R 1234:5678 /mnt/tree && mv /mnt/tree /mnt/moved && [ "$(content /mnt/moved)" = "$(content /mnt/copy)" ] || echo 'GUEST bad move'
+    [ "$(stat -c %u:%g /mnt/moved)" = 1234:5678 ] || echo 'GUEST bad owner'
+    rm -rf /mnt/* || echo 'GUEST cannot remove all'
+    echo "GUEST left $(ls -A /mnt | wc -l)"
+    umount /mnt && shared && echo "GUEST anew $(walked /mnt)"
+    umount /mnt && echo 'GUEST share done'
     ;;
 readonly) dd if=/dev/zero of=/dev/vda bs=4k count=1 2>/dev/null || echo "GUEST write refused, ro=$(cat /sys/block/vda/ro)" ;;
 echo)

@@ -250,6 +250,49 @@ scenario_disk_read_only()
     guest 0 readonly -d "$scratch/ro.raw,ro" && says 'GUEST write refused, ro=1'
 }
 
+# As guest.sh has them.
+walked() { (cd "$1" && find . | LC_ALL=C sort | while read -r f; do stat -c '%n %f %h %Y' "$f"; readlink "$f"; done | sha256sum); }
+content() { (cd "$1" && find . -type f | LC_ALL=C sort | while read -r f; do sha256sum "$f"; done | sha256sum); }
+share_made()
+{
+    rm -rf "$scratch/share"
+    mkdir "$scratch/share"
+    cp -a vmm "$scratch/share/tree"
+    head -c 300000 /dev/urandom >"$scratch/share/file"
+    ln -s /escaped "$scratch/share/escape"
+}
+scenario_share_read_only()
+{
+    local share=$scratch/share before
+    share_made
+    before=$(walked "$share")
+    guest 0 share-ro -c 2 -s "$share:data" && says 'GUEST share done' && says "GUEST walk $before" &&
+        says "GUEST again $before" && says "GUEST content $(content "$share")" && says 'GUEST escape of the guest' || return
+    ! grep -a 'GUEST not refused' "$out" && [[ $before == "$(walked "$share")" ]] || why 'the share was written to'
+}
+share_written() # OPTION…
+{
+    local share=$scratch/share
+    rm -rf "$share"
+    mkdir "$share"
+    guest 0 share-rw -c 4 -s "$share:data,rw" "$@" && says 'GUEST share done' && says "GUEST walk $(walked "$share")" &&
+        says "GUEST content $(content "$share")" || return
+    ! grep -aE 'GUEST (exercise|lost|made)' "$out" || why 'something was lost'
+}
+scenario_share_writable() { share_written; }
+scenario_share_writable_mmio() { share_written --machine mmio; }
+scenario_share_copy_on_write()
+{
+    local share=$scratch/share before was
+    share_made
+    before=$(walked "$share") was=$(content "$share")
+    TMPDIR=$scratch guest 0 share-cow -c 2 -s "$share:data,cow" && says 'GUEST share done' && says 'GUEST left 0' &&
+        says "GUEST walk $before" && says "GUEST anew $before" || return
+    ! grep -aE 'GUEST (bad|exercise|cannot)' "$out" || { why 'something went wrong in the guest'; return; }
+    [[ $before == "$(walked "$share")" && $was == "$(content "$share")" ]] || { why 'the host files have changed'; return; }
+    ! ls -d "$scratch"/bothy-share-* >"$scratch/left" 2>/dev/null || why 'a temporary directory is left'
+}
+
 echoes() # TTY OPTION…
 {
     (for ((i = 0; i < 600; i++)); do grep -qa 'GUEST listens' "$out" && break; sleep 0.2; done
