@@ -257,7 +257,7 @@ share_made()
 {
     rm -rf "$scratch/share"
     mkdir "$scratch/share"
-    cp -a vmm "$scratch/share/tree"
+    cp -a vmm/base "$scratch/share/tree"
     head -c 300000 /dev/urandom >"$scratch/share/file"
     ln -s /escaped "$scratch/share/escape"
 }
