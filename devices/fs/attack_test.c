@@ -477,6 +477,40 @@ static void replies_have_no_room(void **s)
     assert_int_equal(fs_rig_start(&g), 0);
 }
 
+static bool finished;
+
+static void finish(struct fs_req *r)
+{
+    (void)r;
+    finished = true;
+}
+
+/* All handles would go while one of them is being written to. */
+static void a_mount_does_not_end_under_a_write(void **s)
+{
+    struct {
+        struct fuse_in_header h;
+        struct fuse_write_in in;
+        char data[8];
+    } w = {.h = {.len = sizeof(w), .opcode = FUSE_WRITE}, .in.size = sizeof(w.data)};
+    uint8_t reply[64];
+    const struct iovec in = {&w, sizeof(w)}, out = {reply, sizeof(reply)};
+    struct fs_req r = {
+        .in = &in, .nin = 1, .in_len = sizeof(w), .out = &out, .nout = 1, .out_len = sizeof(reply), .done = finish};
+
+    (void)s;
+    assert_int_equal(fs_rig_create(&g, ROOT, "a", 0600, &w.h.nodeid, &w.in.fh), 0);
+    finished = false;
+    assert_false(fs_request(g.fs, &r)); /* its end is for this thread to see */
+    assert_int_equal(fs_rig_call(&g, FUSE_DESTROY, 0, NULL, 0, NULL, 0), -EBUSY);
+    assert_int_equal(fs_rig_start(&g), -EBUSY);
+    assert_int_equal(fs_rig_release(&g, w.h.nodeid, w.in.fh, false), 0); /* it stays open for the write */
+    while (!finished)
+        lane_drain(&g.lane);
+    assert_int_equal(r.written, 24);
+    assert_int_equal(fs_rig_call(&g, FUSE_DESTROY, 0, NULL, 0, NULL, 0), 0);
+}
+
 static void a_write_that_promises_more_than_there_is(void **s)
 {
     struct fuse_write_in in = {.size = 100};
@@ -513,6 +547,7 @@ int main(void)
         T(the_same_lookups_take_no_more_memory),
         T(headers_that_lie),
         T(replies_have_no_room),
+        T(a_mount_does_not_end_under_a_write),
         T(a_write_that_promises_more_than_there_is),
     };
 

@@ -132,6 +132,7 @@ struct fs {
     unsigned nhandles;         /* slots that were ever used */
     struct fs_handle *free_handles;
     size_t listed; /* bytes of all listings */
+    unsigned jobs; /* under way: they have handles */
     struct cow *cow;
 
     _Alignas(8) uint8_t request[REQUEST_MAX];

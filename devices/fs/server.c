@@ -160,6 +160,8 @@ static int op_init(struct fs *fs, struct call *c, const void *args)
         return sizeof(*out); /* it asks again */
     if (in.major < FUSE_KERNEL_VERSION || in.minor < MINOR_LEAST)
         return -EPROTO;
+    if (fs->jobs)
+        return -EBUSY; /* no guest in its right mind */
     fs_reset(fs);
     fs->minor = (uint32_t)min_u64(in.minor, FUSE_KERNEL_MINOR_VERSION);
     out->minor = fs->minor;
@@ -177,6 +179,8 @@ static int op_destroy(struct fs *fs, struct call *c, const void *args)
 {
     (void)c;
     (void)args;
+    if (fs->jobs)
+        return -EBUSY;
     fs_reset(fs);
     return 0;
 }
@@ -238,6 +242,7 @@ static void job_done(struct work *w, int ret)
 {
     struct fs_req *r = container_of(w, struct fs_req, work);
 
+    r->fs->jobs--;
     answer(r, ret);
     for (size_t i = 0; i < array_len(r->handles); i++)
         if (r->handles[i])
@@ -256,6 +261,7 @@ int call_submit(struct fs *fs, struct call *c, struct fs_handle *h, int (*job)(s
     }
     r->job = job;
     r->work = (struct work){.lane = fs->lane, .run = job_run, .done = job_done};
+    fs->jobs++;
     work_submit(&r->work);
     return LATER;
 }
@@ -396,6 +402,7 @@ int fs_create(const struct fs_opts *o, struct lane *lane, struct fs **ret, struc
 
 void fs_reset(struct fs *fs)
 {
+    assert(!fs->jobs);
     handles_drop(fs);
     nodes_drop(fs);
     fs->minor = 0;
