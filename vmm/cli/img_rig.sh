@@ -3,7 +3,7 @@
 set -u
 bothy=$(realpath "$1")
 dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
 
 fail() { echo "${0##*/}, line ${BASH_LINENO[1]}: $*"; exit 1; }
