@@ -150,10 +150,8 @@ const char *test_env_options(const struct device_class *cls, int image, char *bu
     static const struct {
         const char *cls, *options; /* %d is the image's descriptor */
     } needs[] = {
-        {"virtio-balloon", "stats=3600000"},
-        {"virtio-blk", "path=/proc/self/fd/%d"},
-        {"virtio-console", "port=agent:null"},
-        {"virtio-fs", "path=.,tag=test"},
+        {"virtio-balloon", "stats=3600000"},          {"virtio-blk", "path=/proc/self/fd/%d"},
+        {"virtio-console", "port=agent:null"},        {"virtio-fs", "path=.,tag=test"},
         {"virtio-net", "null,mac=52:54:00:12:34:56"},
     };
 
