@@ -305,10 +305,11 @@ static inline void step(struct guest *g)
     }
     for (unsigned i = 0; i < CONNS; i++) {
         struct conn *c = &g->conns[i];
+        uint8_t flags = c->needs_syn ? SYN | ACK : c->needs_ack ? ACK : 0;
 
-        if (c->used && (c->needs_ack || c->needs_syn))
-            tcp_send(g, c, c->needs_syn ? SYN | ACK : ACK, NULL, 0);
-        c->needs_ack = c->needs_syn = false;
+        c->needs_ack = c->needs_syn = false; /* more may come at once */
+        if (c->used && flags)
+            tcp_send(g, c, flags, NULL, 0);
     }
 }
 
