@@ -147,13 +147,14 @@ END
     ip addr show dev eth0 | grep -q 10.0.2.15 || echo "GUEST has no lease"
     echo "GUEST mtu=$(cat /sys/class/net/eth0/mtu)"
     ping -c 1 -W 5 10.0.2.2 >/dev/null && echo "GUEST pong"
-    sum4=$(wget -q -T 5 -O - "http://10.0.2.2:$(word port4)/" | sha256sum)
+    fetch() { printf 'GET / HTTP/1.0\r\n\r\n' | nc "$1" "$2" | tail -c 20971520 | sha256sum; }
+    sum4=$(fetch 10.0.2.2 $(word port4))
     echo "GUEST host4 $sum4"
     for i in $(seq 50); do
         ip -6 addr show dev eth0 | grep 'inet6 fec0' | grep -qv tentative && break
         sleep 0.2
     done
-    sum6=$(wget -q -T 5 -O - "http://[fec0::2]:$(word port6)/" | sha256sum)
+    sum6=$(fetch fec0::2 $(word port6))
     echo "GUEST host6 $sum6"
     name=$(nslookup example.org 10.0.2.3 2>/dev/null | sed -n 's/^Address[ 1]*: *\(192[0-9.]*\).*/\1/p')
     [ "$name" ] && echo "GUEST name $name"
