@@ -394,7 +394,7 @@ static void make_disk(const struct shape *shape)
     static uint64_t base[SECTORS * SECTOR / 8];
     cleanup_free struct qcow2_create *c = xcalloc(1, sizeof(*c));
     cleanup_fd int fd = -1;
-    struct blk *file;
+    struct blk *file = NULL;
     struct err err;
 
     for (uint64_t i = 0; i < array_len(base); i++)
