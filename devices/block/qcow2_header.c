@@ -302,7 +302,7 @@ static void put_fields(const struct qcow2_header *h, uint8_t *p)
         memcpy(p + QCOW2_OUR_HEADER, h->unknown, h->len - QCOW2_OUR_HEADER);
 }
 
-int qcow2_header_write(struct blk *file, const struct qcow2_header *h)
+static int write_cluster(struct blk *file, const struct qcow2_header *h, bool names)
 {
     size_t cluster = (size_t)1 << h->cluster_bits, at = header_len(h), n = h->backing ? strlen(h->backing) : 0;
     cleanup_free uint8_t *p = xcalloc(1, cluster);
@@ -311,6 +311,8 @@ int qcow2_header_write(struct blk *file, const struct qcow2_header *h)
     for (unsigned i = 0; i < h->next; i++) {
         const struct qcow2_ext *e = &h->ext[i];
 
+        if (e->type == QCOW2_EXT_FEATURES && !names)
+            continue;
         if (cluster - at < align_up(e->len, 8) + 2 * EXT_HEAD)
             return -ENOSPC;
         put_be32(p + at, e->type);
@@ -327,6 +329,14 @@ int qcow2_header_write(struct blk *file, const struct qcow2_header *h)
         memcpy(p + at, h->backing, n);
     }
     return blk_pwrite(file, p, cluster, 0);
+}
+
+int qcow2_header_write(struct blk *file, const struct qcow2_header *h)
+{
+    int rc = write_cluster(file, h, true);
+
+    /* In small clusters the names of features, which nobody needs, are in the way. */
+    return rc == -ENOSPC ? write_cluster(file, h, false) : rc;
 }
 
 int qcow2_header_update(struct blk *file, const struct qcow2_header *h)

@@ -662,6 +662,29 @@ static void bitmaps_follow_writes(void **s)
     mem_destroy(m);
 }
 
+/* A header of 512 bytes, which the names of features would fill alone. */
+static void small_headers_have_room(void **s)
+{
+    static const char name[] = "a-name-that-is-as-long-as-those-of-backing-files-are.raw";
+    struct mem *m = mem_create(0);
+    struct err err = {0};
+    struct blk *b;
+
+    (void)s;
+    rig_create(m, MiB(1), "cluster_size=512");
+    b = rig_open(m, NULL);
+    ok(qcow2_bitmap_add(b, "dirt", 65536, true, &err), &err);
+    ok(qcow2_set_backing(b, name, "raw", &err), &err);
+    rig_close(b);
+    b = rig_open(m, NULL);
+    assert_string_equal(qcow2_backing_name(b), name);
+    assert_string_equal(bitmap(b, 0).name, "dirt");
+    ok(qcow2_set_backing(b, NULL, NULL, &err), &err); /* there is none of that name */
+    rig_close(b);
+    rig_qemu_check(m, false);
+    mem_destroy(m);
+}
+
 static void change_bitmaps(struct blk *b)
 {
     struct err err = {0};
@@ -780,6 +803,7 @@ int main(void)
         cmocka_unit_test(power_fails_during_snapshots),
         cmocka_unit_test(what_is_wiped_stays_so),
         cmocka_unit_test(bitmaps_follow_writes),
+        cmocka_unit_test(small_headers_have_room),
         cmocka_unit_test(power_fails_during_changes_of_bitmaps),
         cmocka_unit_test(bitmaps_change_their_size_with_the_disk),
         cmocka_unit_test(power_fails_while_bitmaps_change_their_size),
