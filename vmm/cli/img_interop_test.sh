@@ -12,7 +12,7 @@ cd "$dir" || exit 1
 rows=(
     compat=0.10,cluster_size=64k
     compat=1.1,cluster_size=512,refcount_bits=64,lazy_refcounts=on
-    compat=1.1,cluster_size=64k,refcount_bits=8,extended_l2=on,compression_type=zstd
+    compat=1.1,cluster_size=64k,refcount_bits=32,extended_l2=on,compression_type=zstd
     compat=1.1,cluster_size=4k,data_file=x.data,data_file_raw=on
 )
 if ((${BOTHY_TEST_FACTOR:-1} > 1)); then
@@ -74,7 +74,8 @@ for row in "${rows[@]}"; do
             fill $other 3
             alike
         fi
-        if [[ $row != *data_file* && $row != *refcount_bits=1,* && $row != *refcount_bits=1 ]]; then
+        # Compressed clusters share one of the file, so narrow counts are soon at their end.
+        if [[ $row != *data_file* && ! $row =~ refcount_bits=[1248](,|$) ]]; then
             img $maker snapshot -c one x.qcow2
             alike -l one
             cp ours.raw one.raw
