@@ -1,10 +1,10 @@
 /*
  * The tree of a share whose changes are thrown away.  The host's files are only read.  What the guest changes is kept
- * beside them, with the node: attributes, names and links in memory, the content of files as files in a temporary
- * directory, which the host's user copies nothing into: it is copied at the first opening for writing.  So a guest may
- * give away and rename whatever it likes, whoever runs bothy.
+ * with the node: attributes, names and links in memory, the content of files in a temporary directory, to which a
+ * file's content is copied when it is first opened for writing.  So a guest may rename and give away whatever it likes,
+ * whoever runs bothy.
  *
- * A directory's entries here hide those of the host: with a node they are what the name means, without one the name is
+ * A directory's entries here hide those of the host: one with a node says what the name means, one without that it is
  * gone.  Where a node was placed is where the host has it, whatever it is called in the guest.
  */
 #include <dirent.h>
@@ -407,7 +407,7 @@ static int check_empty(struct fs *fs, struct node *n)
     return rc;
 }
 
-/* May a file of that type take the place of `old`, or (DT_UNKNOWN's 0) nothing? */
+/* May `old` go: to rmdir(2), or for a directory that takes its name (`for_dir`); else to unlink(2), or for a file? */
 static int check_goes(struct fs *fs, struct node *old, bool for_dir)
 {
     if (old->hollow)
