@@ -383,7 +383,9 @@ int qcow2_write(struct qcow2 *q, const struct blk_io *io)
 
 static int write_zeroes(struct qcow2 *q, uint64_t off, uint64_t len)
 {
-    static char zeroes[64 << 10]; /* not const: that would be as much of the program's file */
+    /* Not const: that would be as much of the program's file.  Aligned: the kernel takes pages of it one by one, and
+     * SIGKILL in between must not leave half a sector. */
+    static char zeroes[64 << 10] __attribute__((aligned(4096)));
     struct iovec iov = {.iov_base = zeroes};
     struct qcow2_place p;
 
