@@ -10,12 +10,13 @@ out=$scratch/out
 why() { reason=$*; return 1; }
 
 # guest WANTED-CODE NAME OPTION…: one run of bothy; what it prints is in $out.
-kernel=$(cat "$work/kernel.cloud") initrd=$work/initrd.cloud
+kernel=$(cat "$work/kernel.cloud") initrd=$work/initrd.cloud network=()
+[[ ! -e $work/no-network ]] || network=(-n none)
 guest()
 {
     local want=$1 name=$2 code=0
     shift 2
-    timeout -k 5 "$limit" "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 || code=$?
+    timeout -k 5 "$limit" "$bothy" run "${network[@]}" -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 || code=$?
     [[ $code == "$want" ]] || why "bothy ended with $code, not $want"
 }
 says() { grep -qa "$1" "$out" || why "no \"$1\" in the output"; }
@@ -331,7 +332,7 @@ on_user_net()
     kill -TERM $pid 2>/dev/null
     ended 130
 }
-zeroes=$(head -c 20M /dev/zero | sha256sum)
+zeroes=$(head -c 20971520 /dev/zero | sha256sum)
 net_all()
 {
     on_user_net ,host-loopback && says 'GUEST lease 10.0.2.15 10.0.2.2 10.0.2.3' && says 'GUEST mtu=65520' &&
@@ -357,7 +358,7 @@ on_lan()
     out=$scratch/out$2
     XDG_RUNTIME_DIR=$scratch started lan -m 256M -n "lan=$1" -a "me=$2 do=$3 mib=8"
 }
-lan_sum=$(head -c 8M /dev/zero | sha256sum)
+lan_sum=$(head -c 8388608 /dev/zero | sha256sum)
 scenario_lan_connects_its_guests_only()
 {
     local server code=0
