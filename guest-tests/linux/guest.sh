@@ -163,32 +163,6 @@ END
     echo "GUEST serves"
     while :; do sleep 100; done
     ;;
-lan)
-    ip link set eth0 up
-    ip addr add 10.9.0.$(word me)/24 dev eth0
-    case $(word do) in
-    serve)
-        mkdir /www
-        dd if=/dev/zero of=/www/zeroes bs=1M count=$(word mib) 2>/dev/null
-        httpd -h /www
-        echo "GUEST serves"
-        while :; do sleep 100; done
-        ;;
-    fetch)
-        until ping -c 1 -W 1 10.9.0.1 >/dev/null; do :; done
-        echo "GUEST fetches"
-        start=$(cut -d ' ' -f 1 /proc/uptime)
-        sum=$(wget -q -O - http://10.9.0.1/zeroes | sha256sum)
-        echo "GUEST fetched $sum from $start to $(cut -d ' ' -f 1 /proc/uptime)"
-        ;;
-    ping)
-        for i in $(seq 5); do
-            ping -c 1 -W 1 10.9.0.1 >/dev/null && reached=1 && break
-        done
-        [ $reached ] && echo "GUEST reaches 10.9.0.1" || echo "GUEST is alone"
-        ;;
-    esac
-    ;;
 reboot)
     count=$(dd if=/dev/vda bs=1 count=1 2>/dev/null)
     echo "GUEST boot $count"
