@@ -15,23 +15,6 @@
 
 enum { HEADER = sizeof(struct virtio_net_hdr_v1), STEPS_MAX = 64, CONTROL = 4, PIECES_MAX = 80 };
 
-struct bytes {
-    const uint8_t *p;
-    size_t left;
-};
-
-/* The next `n` bytes as a number; zeroes when they run out. */
-static uint64_t take(struct bytes *b, unsigned n)
-{
-    uint8_t raw[8] = {0};
-
-    n = (unsigned)min_u64(n, b->left);
-    memcpy(raw, b->p, n);
-    b->p += n;
-    b->left -= n;
-    return get_le64(raw);
-}
-
 static struct vdriver d;
 
 /* A frame of the kind that `how` says, from IPv4 TCP to IPv6 UDP, cut short or damaged in a few bytes; its length. */
@@ -39,10 +22,10 @@ static size_t make_frame(struct bytes *b, struct virtio_net_hdr_v1 *hdr, uint8_t
 {
     static const uint8_t gsos[] = {0, VIRTIO_NET_HDR_GSO_TCPV4, VIRTIO_NET_HDR_GSO_TCPV6, VIRTIO_NET_HDR_GSO_UDP,
                                    VIRTIO_NET_HDR_GSO_UDP_L4};
-    uint8_t how = (uint8_t)take(b, 1);
+    uint8_t how = (uint8_t)bytes_take(b, 1);
     bool v6 = how & 1, tcp = how & 2;
     unsigned tag = how & 4 ? 4 : 0, ip = ETH_HLEN + tag, transport = ip + (v6 ? 40 : 20);
-    size_t len = (size_t)min_u64(take(b, 2), NET_FRAME_MAX);
+    size_t len = (size_t)min_u64(bytes_take(b, 2), NET_FRAME_MAX);
 
     memset(frame, 0, 256);
     memset(frame, 0xff, ETH_ALEN);
@@ -53,13 +36,13 @@ static size_t make_frame(struct bytes *b, struct virtio_net_hdr_v1 *hdr, uint8_t
     frame[transport + 12] = tcp ? 0x50 : 0;
     *hdr = (struct virtio_net_hdr_v1){.flags = how & 8 ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0,
                                       .gso_type = gsos[(how >> 4) % array_len(gsos)],
-                                      .gso_size = htole16((uint16_t)take(b, 2)),
+                                      .gso_size = htole16((uint16_t)bytes_take(b, 2)),
                                       .csum_start = htole16((uint16_t)transport),
                                       .csum_offset = htole16(tcp ? 16 : 6)};
-    for (unsigned n = (unsigned)take(b, 1) % 4; n; n--)
-        frame[take(b, 1)] = (uint8_t)take(b, 1);
-    if (take(b, 1) == 1)
-        ((uint8_t *)hdr)[take(b, 1) % HEADER] = (uint8_t)take(b, 1);
+    for (unsigned n = (unsigned)bytes_take(b, 1) % 4; n; n--)
+        frame[bytes_take(b, 1)] = (uint8_t)bytes_take(b, 1);
+    if (bytes_take(b, 1) == 1)
+        ((uint8_t *)hdr)[bytes_take(b, 1) % HEADER] = (uint8_t)bytes_take(b, 1);
     return len;
 }
 
@@ -70,12 +53,12 @@ static void send_frame(struct bytes *b, unsigned queue)
     struct vdriver_buf bufs[PIECES_MAX];
     size_t len = HEADER + make_frame(b, &hdr, frame), done = 0;
     gpa_t at = vdriver_alloc(&d, len);
-    unsigned n = 0, pieces = (unsigned)take(b, 1) % PIECES_MAX + 1;
+    unsigned n = 0, pieces = (unsigned)bytes_take(b, 1) % PIECES_MAX + 1;
 
     if (gmem_write(d.e.env.mem, at, &hdr, HEADER) || gmem_write(d.e.env.mem, at + HEADER, frame, len - HEADER))
         abort();
     for (; n + 1 < pieces && done < len; n++) {
-        size_t piece = min_u64(take(b, 1) + 1, len - done);
+        size_t piece = min_u64(bytes_take(b, 1) + 1, len - done);
 
         bufs[n] = (struct vdriver_buf){at + done, (uint32_t)piece, false};
         done += piece;
@@ -101,8 +84,8 @@ static void receive_frame(struct bytes *b, unsigned queue)
 
 static void add_room(struct bytes *b, unsigned queue)
 {
-    unsigned n = (unsigned)take(b, 1) % 16;
-    uint32_t size = (uint32_t)take(b, 2);
+    unsigned n = (unsigned)bytes_take(b, 1) % 16;
+    uint32_t size = (uint32_t)bytes_take(b, 2);
 
     for (unsigned i = 0; i < n; i++) {
         const struct vdriver_buf buf = {0, size, true};
@@ -115,12 +98,12 @@ static void add_room(struct bytes *b, unsigned queue)
 static void command(struct bytes *b)
 {
     gpa_t at = vdriver_alloc(&d, 1024);
-    uint32_t n = (uint32_t)take(b, 1) % 32;
+    uint32_t n = (uint32_t)bytes_take(b, 1) % 32;
     const struct vdriver_buf bufs[] = {{at, n + 2, false}, {at + 512, 1, true}};
     uint8_t data[40];
 
     for (uint32_t i = 0; i < n + 2; i++)
-        data[i] = (uint8_t)take(b, 1);
+        data[i] = (uint8_t)bytes_take(b, 1);
     data[0] %= 6;
     if (gmem_write(d.e.env.mem, at, data, n + 2))
         abort();
@@ -142,7 +125,7 @@ static void check_sent(void)
 
 static void step(struct bytes *b)
 {
-    uint8_t op = (uint8_t)take(b, 1);
+    uint8_t op = (uint8_t)bytes_take(b, 1);
     unsigned pair = op >> 7;
 
     switch (op % 8) {
@@ -163,7 +146,7 @@ static void step(struct bytes *b)
         netscript->n.user->link(netscript->n.user, op & 8);
         break;
     case 6:
-        netscript->room = (unsigned)take(b, 1);
+        netscript->room = (unsigned)bytes_take(b, 1);
         netscript->n.user->writable(netscript->n.user, pair);
         break;
     case 7:
@@ -192,13 +175,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t how;
 
     power_on();
-    how = (uint8_t)take(&b, 1);
+    how = (uint8_t)bytes_take(&b, 1);
     features = vdriver_offered(&d);
     if (how & 1)
         features &= ~(1ull << VIRTIO_NET_F_MRG_RXBUF);
     if (how & 2)
-        features &= ~take(&b, 8);
-    netscript->cls.takes = how & 4 ? take(&b, 8) : 0;
+        features &= ~bytes_take(&b, 8);
+    netscript->cls.takes = how & 4 ? bytes_take(&b, 8) : 0;
     vdriver_start(&d, features);
     for (unsigned i = 0; b.left && i < STEPS_MAX; i++)
         step(&b);

@@ -22,23 +22,6 @@ enum {
     PCI_WINDOW = 0x4000,
 };
 
-struct bytes {
-    const uint8_t *p;
-    size_t left;
-};
-
-/* The next `n` bytes as a number; zeroes when they run out. */
-static uint64_t take(struct bytes *b, unsigned n)
-{
-    uint8_t raw[8] = {0};
-
-    n = (unsigned)min_u64(n, b->left);
-    memcpy(raw, b->p, n);
-    b->p += n;
-    b->left -= n;
-    return get_le64(raw);
-}
-
 /* One machine for each device class and transport, made when first wanted and used again by later inputs. */
 static struct vdriver *machine(unsigned which)
 {
@@ -69,14 +52,14 @@ static gpa_t take_address(struct vdriver *d, struct bytes *b)
 {
     const gpa_t odd[] = {VDRIVER_RAM - 1, VDRIVER_RAM, UINT64_MAX,   UINT64_MAX - 15, d->regs,
                          d->notify,       d->config,   d->q[0].desc, d->q[0].driver,  d->q[0].device};
-    unsigned i = (unsigned)take(b, 1);
+    unsigned i = (unsigned)bytes_take(b, 1);
 
-    return i < array_len(odd) ? odd[i] + take(b, 1) : take(b, 2);
+    return i < array_len(odd) ? odd[i] + bytes_take(b, 1) : bytes_take(b, 2);
 }
 
 static void start(struct vdriver *d, struct bytes *b)
 {
-    uint8_t how = (uint8_t)take(b, 1);
+    uint8_t how = (uint8_t)bytes_take(b, 1);
     uint64_t features = vdriver_offered(d);
 
     d->e.no_doorbells = how & 1;
@@ -85,28 +68,28 @@ static void start(struct vdriver *d, struct bytes *b)
     if (how & 4)
         features &= ~(1ull << VIRTIO_RING_F_EVENT_IDX);
     if (how & 8)
-        features &= ~(uint64_t)take(b, 4);
+        features &= ~(uint64_t)bytes_take(b, 4);
     vdriver_start(d, features);
 }
 
 static void add_descriptor(struct vdriver *d, struct bytes *b, unsigned queue)
 {
-    uint8_t flags = (uint8_t)take(b, 1);
+    uint8_t flags = (uint8_t)bytes_take(b, 1);
     unsigned slot = vdriver_slot(d, queue, flags >> 4);
     gpa_t addr = take_address(d, b);
-    uint32_t len = (uint32_t)take(b, flags & 8 ? 4 : 1);
+    uint32_t len = (uint32_t)bytes_take(b, flags & 8 ? 4 : 1);
 
-    vdriver_desc(d, queue, slot, addr, len, flags & 7, (uint16_t)vdriver_slot(d, queue, (unsigned)take(b, 1)));
+    vdriver_desc(d, queue, slot, addr, len, flags & 7, (uint16_t)vdriver_slot(d, queue, (unsigned)bytes_take(b, 1)));
 }
 
 static void write_ram(struct vdriver *d, struct bytes *b)
 {
     gpa_t at = take_address(d, b);
     uint8_t buf[64];
-    size_t n = take(b, 1) % sizeof(buf);
+    size_t n = bytes_take(b, 1) % sizeof(buf);
 
     for (size_t i = 0; i < n; i++)
-        buf[i] = (uint8_t)take(b, 1);
+        buf[i] = (uint8_t)bytes_take(b, 1);
     if (gmem_write(d->e.env.mem, at, buf, n))
         return; /* not RAM */
 }
@@ -114,18 +97,18 @@ static void write_ram(struct vdriver *d, struct bytes *b)
 static void touch_register(struct vdriver *d, struct bytes *b)
 {
     uint64_t window = d->t == &vdriver_mmio ? VIRTIO_MMIO_WINDOW : PCI_WINDOW;
-    uint64_t at = d->regs + take(b, 2) % window;
-    unsigned how = (unsigned)take(b, 1), size = how % 8 + 1;
+    uint64_t at = d->regs + bytes_take(b, 2) % window;
+    unsigned how = (unsigned)bytes_take(b, 1), size = how % 8 + 1;
 
     if (how & 8)
-        test_env_write(&d->e, d->e.env.mmio, at, take(b, size), size);
+        test_env_write(&d->e, d->e.env.mmio, at, bytes_take(b, size), size);
     else
         test_env_read(&d->e, d->e.env.mmio, at, size);
 }
 
 static void step(struct vdriver *d, struct bytes *b)
 {
-    uint8_t op = (uint8_t)take(b, 1);
+    uint8_t op = (uint8_t)bytes_take(b, 1);
     unsigned queue = (op >> 4) % d->v->nqueues;
 
     switch (op % 12) {
@@ -136,14 +119,14 @@ static void step(struct vdriver *d, struct bytes *b)
         break;
     case 3:
     case 4: {
-        unsigned n = (unsigned)take(b, 1) % 8 + 1;
+        unsigned n = (unsigned)bytes_take(b, 1) % 8 + 1;
 
         vdriver_publish(d, queue, (uint16_t)vdriver_slot(d, queue, 0), n);
         vdriver_kick(d, queue);
         break;
     }
     case 5:
-        vdriver_publish(d, queue, (uint16_t)take(b, 2), 1);
+        vdriver_publish(d, queue, (uint16_t)bytes_take(b, 2), 1);
         break;
     case 6:
     case 7:
@@ -159,7 +142,7 @@ static void step(struct vdriver *d, struct bytes *b)
         start(d, b);
         break;
     case 11:
-        vdriver_set(d, (enum vdriver_reg)(take(b, 1) % VDR_REGS), take(b, 4));
+        vdriver_set(d, (enum vdriver_reg)(bytes_take(b, 1) % VDR_REGS), bytes_take(b, 4));
         break;
     }
 }
@@ -167,7 +150,7 @@ static void step(struct vdriver *d, struct bytes *b)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct bytes b = {.p = data, .left = size};
-    struct vdriver *d = machine((unsigned)take(&b, 1));
+    struct vdriver *d = machine((unsigned)bytes_take(&b, 1));
 
     if (gmem_zero(d->e.env.mem, 0, DATA))
         abort();
