@@ -460,7 +460,7 @@ report() # NAME CODE SECONDS
         echo "ok $1 ($3 s)"
         ((passed++))
     else
-        echo "FAILED $1: $reason ($3 s)"
+        echo "FAIL $1: $reason ($3 s)"
         tail -n 15 "$out" | sed 's/\r//g; s/^/    | /'
         ((failed++))
     fi
