@@ -1,0 +1,82 @@
+/*
+ * One run of a command on a kernel: what `bothy test` does once, and a matrix of runs many times.  The machine is a
+ * child process, so that whatever happens to it can be told; all that passes between the command and us goes through
+ * the caller's loop, which may have many runs at once.
+ *
+ * All functions are for the loop's thread, which is the process's first: its end is the end of the machines.
+ */
+#pragma once
+#include "vmm/loop/loop.h"
+#include "vmm/machine/config.h"
+
+enum test_stream { TEST_OUT, TEST_ERR, TEST_LOG }; /* the command's two, and the kernel's log */
+enum { TEST_STREAMS = TEST_LOG + 1 };
+
+enum test_phase { TEST_BOOTING, TEST_COMMAND, TEST_ENDING, TEST_OVER };
+
+enum test_outcome {
+    TEST_PASS,
+    TEST_FAIL,    /* the command ended with a code that is not 0, or by a signal */
+    TEST_TIMEOUT, /* one of the spec's limits */
+    TEST_CRASH,   /* the guest ended before its command did */
+    TEST_ERROR,   /* bothy, or what it was told, could not do it */
+    TEST_STOPPED, /* test_run_stop() */
+};
+extern const char *const test_outcome_words[]; /* "pass", "fail", …; NULL-terminated */
+
+/* All borrowed until the run is over, except that `config` is changed: devices and words are added, it is resolved. */
+struct test_spec {
+    const char *name;      /* in messages and reports */
+    struct config *config; /* what the user asks of the machine; its kernel is the path of a file */
+    char *const *command;  /* NULL-terminated, found by the guest's PATH; NULL: a shell */
+    char *const *env;      /* its environment, NULL-terminated */
+    const char *root;      /* a directory; the guest may write there, and all of that is thrown away */
+    const char *modules;   /* lib/modules/VERSION; NULL: the kernel has all it needs built in */
+    const char *cwd;       /* in the guest */
+    const char *user;      /* NAME or UID[:GID], looked up in the root; NULL: root */
+    const char *hostname;
+    uint64_t boot_ns;    /* from the start to the command's; 0, as in the next two: no limit */
+    uint64_t silence_ns; /* without a byte on any stream */
+    uint64_t total_ns;
+    bool tty; /* the command gets a terminal for all three streams, of this size */
+    uint16_t cols, rows;
+    bool stdin_open; /* test_run_input() will be called; else it finds an end of file */
+};
+
+struct test_result {
+    enum test_outcome outcome;
+    int code;      /* what `bothy test` ends with for this alone: vmm/base/exit_code.h, or the command's own */
+    int signal;    /* that ended the command (code is 128 + it); 0: none */
+    char why[512]; /* one line; empty when it passed */
+    uint64_t boot_ns, command_ns, all_ns; /* how long it took to the command's start, from there to its end, and all */
+    uint64_t bytes[TEST_STREAMS];
+};
+
+/* Embedded in its owner, which sets the functions. */
+struct test_run {
+    /*
+     * Bytes of a stream: what is taken, from 0 to n.  What is left is offered again after test_run_continue(); until
+     * then the guest waits when it writes more there.
+     */
+    size_t (*output)(struct test_run *r, enum test_stream s, const void *bytes, size_t n);
+    void (*phase)(struct test_run *r, enum test_phase p); /* it has come so far; NULL: nobody cares */
+    void (*input)(struct test_run *r);                    /* test_run_input() takes more; NULL: no input */
+    /* r->result is complete, and nothing is called any more: here or later, test_run_fini(). */
+    void (*done)(struct test_run *r);
+
+    struct test_result result;
+    struct test_child *child; /* private */
+};
+
+/* On failure nothing is called, and there is nothing to finish. */
+int test_run_start(struct test_run *r, const struct test_spec *s, struct loop *loop, struct err *err) must_check;
+/* Ends it soon: done() follows, with TEST_STOPPED and `why` unless it was over already. */
+void test_run_stop(struct test_run *r, const char *why);
+void test_run_continue(struct test_run *r, enum test_stream s);
+/* Input for the command: bytes taken; less than n: input() follows.  0 of 0 bytes: the end of it. */
+size_t test_run_input(struct test_run *r, const void *bytes, size_t n);
+void test_run_resize(struct test_run *r, uint16_t cols, uint16_t rows);
+/* Its machine's process, for who wants to look at it; 0 when it is gone. */
+pid_t test_run_pid(const struct test_run *r);
+/* Ends the machine at once if need be. */
+void test_run_fini(struct test_run *r);
