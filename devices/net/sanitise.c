@@ -44,6 +44,7 @@ const char *const san_reason_names[SAN_REASONS] = {
     [SAN_GROUP] = "group",
     [SAN_PROTOCOL] = "protocol",
     [SAN_TCP] = "tcp",
+    [SAN_ORDER] = "tcp-order",
     [SAN_UDP] = "udp",
     [SAN_NDP] = "ndp",
     [SAN_DHCP] = "dhcp",
@@ -68,7 +69,8 @@ enum { OK = SAN_REASONS, WAIT };
 
 void sanitiser_init(struct sanitiser *s, const struct san_rules *rules)
 {
-    memset(s, 0, sizeof(*s));
+    memset(s, 0, offsetof(struct sanitiser, order));
+    tcp_order_init(&s->order);
     s->rules = *rules;
     s->connections = (struct san_bucket){.rate = rules->rate, .left = rules->rate};
     s->chatter = (struct san_bucket){.rate = CHATTER_RATE, .left = CHATTER_RATE};
@@ -209,6 +211,49 @@ static void clear_urgent(struct sanitiser *s, uint8_t *t)
     s->urgent++;
 }
 
+static uint16_t tcp_sum(const struct packet *p)
+{
+    const uint8_t pseudo[4] = {0, IPPROTO_TCP, (uint8_t)(p->l4len >> 8), (uint8_t)p->l4len};
+    uint64_t sum = csum_add(0, pseudo, sizeof(pseudo));
+
+    sum = p->v6 ? csum_add(sum, p->ip + 8, 32) : csum_add(sum, p->ip + 12, 8);
+    return csum_fold(csum_add(sum, p->l4, p->l4len));
+}
+
+/* Leaves a header that begins at `seq`. */
+static void empty_segment(struct packet *p, size_t header, uint32_t seq)
+{
+    uint8_t *t = p->l4;
+
+    p->len -= p->l4len - header;
+    p->l4len = header;
+    if (p->v6) {
+        put_be16(p->ip + 4, (uint16_t)header);
+    } else {
+        uint16_t total = get_be16(p->ip + 2);
+
+        put_be16(p->ip + 2, (uint16_t)(IP4 + header));
+        put_be16(p->ip + 10, csum_change(get_be16(p->ip + 10), total, (uint16_t)(IP4 + header)));
+    }
+    t[13] &= (uint8_t) ~(TH_FIN | TH_PUSH);
+    put_be32(t + 4, seq);
+    put_be16(t + 16, 0);
+    put_be16(t + 16, tcp_sum(p));
+}
+
+static void keep_order(struct sanitiser *s, struct packet *p, size_t header)
+{
+    const uint8_t *t = p->l4, *from = p->ip + (p->v6 ? 8 : 12);
+    size_t n = p->v6 ? 16 : 4;
+    uint32_t taken = (uint32_t)(p->l4len - header) + !!(t[13] & TH_FIN), seq = get_be32(t + 4);
+
+    if (!taken || t[13] & (TH_SYN | TH_RST) ||
+        tcp_order_pass(&s->order, tcp_order_key(&s->order, from, from + n, n, t, t + 2), seq, taken, &seq))
+        return;
+    s->drops[SAN_ORDER]++;
+    empty_segment(p, header, seq);
+}
+
 static unsigned check_tcp(struct sanitiser *s, struct packet *p)
 {
     uint8_t *t = p->l4;
@@ -221,8 +266,10 @@ static unsigned check_tcp(struct sanitiser *s, struct packet *p)
         (t[13] & TH_SYN && t[13] & (TH_FIN | TH_RST)))
         return SAN_TCP;
     clear_urgent(s, t);
-    if ((t[13] & (TH_SYN | TH_ACK)) != TH_SYN)
+    if ((t[13] & (TH_SYN | TH_ACK)) != TH_SYN) {
+        keep_order(s, p, header);
         return OK;
+    }
     /* libslirp itself looks at the port and four bytes of the address, and knows IPv4 only. */
     if (s->rules.restricted && p->v6)
         return SAN_RESTRICTED;
@@ -640,18 +687,42 @@ static unsigned check(struct sanitiser *s, struct packet *p)
     }
 }
 
+/* A UDP port at the gateway that speaks to a forwarded one. */
+static void udp_sent(struct sanitiser *s, const uint8_t *ip, bool v6, const uint8_t *udp)
+{
+    if ((v6 ? is_net6(ip + 8, &s->rules.host6) : addr4(ip + 12).s_addr == s->rules.host.s_addr) &&
+        has_port(&s->forwarded, get_be16(udp + 2)))
+        add_port(&s->spoke, get_be16(udp));
+}
+
+static void tcp_sent(struct sanitiser *s, const uint8_t *ip, bool v6, const uint8_t *t)
+{
+    size_t n = v6 ? 16 : 4;
+    const uint8_t *from = ip + (v6 ? 8 : 12);
+
+    if ((t[13] & (TH_ACK | TH_RST)) == TH_ACK)
+        tcp_order_told(&s->order, tcp_order_key(&s->order, from + n, from, n, t + 2, t), get_be32(t + 8));
+}
+
 void sanitiser_sent(struct sanitiser *s, const uint8_t *frame, size_t len)
 {
-    const uint8_t *ip = frame + ETH, *udp = NULL;
+    bool v6 = len >= ETH && get_be16(frame + 12) == ETHERTYPE_IPV6;
+    const uint8_t *ip = frame + ETH;
+    size_t l4 = ETH + (v6 ? IP6 : IP4);
 
-    if (len >= ETH + IP4 + 8 && get_be16(frame + 12) == ETHERTYPE_IP && ip[9] == IPPROTO_UDP &&
-        addr4(ip + 12).s_addr == s->rules.host.s_addr)
-        udp = ip + IP4;
-    if (len >= ETH + IP6 + 8 && get_be16(frame + 12) == ETHERTYPE_IPV6 && ip[6] == IPPROTO_UDP &&
-        is_net6(ip + 8, &s->rules.host6))
-        udp = ip + IP6;
-    if (udp && has_port(&s->forwarded, get_be16(udp + 2)))
-        add_port(&s->spoke, get_be16(udp));
+    if (len < l4 + 8 || (!v6 && get_be16(frame + 12) != ETHERTYPE_IP))
+        return;
+    switch (ip[v6 ? 6 : 9]) {
+    case IPPROTO_UDP:
+        udp_sent(s, ip, v6, frame + l4);
+        break;
+    case IPPROTO_TCP:
+        if (len >= l4 + 20)
+            tcp_sent(s, ip, v6, frame + l4);
+        break;
+    default:
+        break;
+    }
 }
 
 bool sanitise(struct sanitiser *s, uint8_t *frame, size_t *len, uint64_t now_ns, uint8_t **ret)

@@ -16,11 +16,13 @@
  * - The gateway's addresses, where they stand for the host's loopback and the guest must not reach that: only UDP, from
  *   a port that is forwarded, to who has spoken to a forwarded port in the last minute.  (libslirp itself can only
  *   forbid all of it, and so does when no UDP is forwarded.)
+ * - TCP: no segment that libslirp would keep until those before it come (tcp_order.h).  It is emptied, so that libslirp
+ *   answers it by what it waits for.
  */
 #pragma once
 #include <netinet/in.h>
 
-#include "vmm/base/base.h"
+#include "devices/net/tcp_order.h"
 
 enum { SAN_DATAGRAMS = 4, SAN_DATAGRAM_MAX = 65535, SAN_MACS = 8, SAN_FRAME_MAX = 14 + SAN_DATAGRAM_MAX };
 
@@ -38,6 +40,7 @@ enum san_reason {
     SAN_GROUP,       /* multicast and subnet broadcast, which honest guests send too */
     SAN_PROTOCOL,    /* neither TCP, UDP nor ICMP; ICMP that libslirp has no use for */
     SAN_TCP,         /* header, options or flags */
+    SAN_ORDER,       /* a segment's data, which came out of order */
     SAN_UDP,         /* length, or no checksum in IPv6 */
     SAN_NDP,         /* neighbour discovery: malformed, or what only routers say */
     SAN_DHCP,        /* malformed, or of somebody else; BOOTP without TFTP */
@@ -93,8 +96,10 @@ struct sanitiser {
         spoke_before;           /* ports at the gateway that have spoken to the guest, and the minute before */
     struct san_ports forwarded; /* the guest's UDP ports that are */
     struct san_datagram datagrams[SAN_DATAGRAMS];
+    struct tcp_order order;
 };
 
+/* *s is all zeroes, or was used before. */
 void sanitiser_init(struct sanitiser *s, const struct san_rules *rules);
 /*
  * A frame of `len` bytes, the caller's own copy, which may be changed; its checksums are complete.  True: hand on

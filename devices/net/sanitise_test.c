@@ -159,6 +159,23 @@ static void mld(struct frame *f)
 static void (*const honest[])(struct frame *f) = {
     arp, tcp4, syn4, tcp6, syn6, udp4, udp6, ping4, ping6, dhcp, dhcp6, solicit, is_my_address_free, router_solicit};
 
+/* libslirp has taken all before `next` of the connection to which tcp4() or tcp6() belongs. */
+static void told(struct sanitiser *s, bool v6, uint32_t next)
+{
+    struct frame f;
+    uint8_t *t = f.b + (v6 ? 54 : 34);
+
+    if (v6)
+        ip6(&f, "2001:db8::1", "fec0::5054:ff:fe12:3456", 6, 20);
+    else
+        ip4(&f, "192.0.2.1", "10.0.2.15", 6, 20);
+    tcp_header(t, 0x10);
+    put_be16(t, 80);
+    put_be16(t + 2, 40000);
+    put_be32(t + 8, next);
+    sanitiser_sent(s, f.b, f.len);
+}
+
 /* ---- ---- */
 
 static void honest_frames_pass_and_lose_their_padding(void **state)
@@ -169,6 +186,8 @@ static void honest_frames_pass_and_lose_their_padding(void **state)
 
     (void)state;
     sanitiser_init(&s, &r);
+    told(&s, false, 0);
+    told(&s, true, 0);
     for (unsigned i = 0; i < array_len(honest); i++) {
         uint8_t *out = NULL;
         size_t len;
@@ -351,6 +370,7 @@ static void urgent_data_becomes_ordinary(void **state)
 
     (void)state;
     sanitiser_init(&s, &r);
+    told(&s, false, 0);
     for (unsigned pointer = 1; pointer < 65536; pointer += 997) {
         tcp4(&f);
         t[13] |= 0x20; /* CVE-2026-9539 */
@@ -366,6 +386,49 @@ static void urgent_data_becomes_ordinary(void **state)
     assert_int_equal(s.urgent, 66);
 }
 
+/* Neither data nor an end that libslirp would have to keep until what is before it comes. */
+static void segments_out_of_order_are_emptied(void **state)
+{
+    static struct sanitiser s;
+    static struct frame f;
+    const struct san_rules r = rules();
+
+    (void)state;
+    sanitiser_init(&s, &r);
+    for (unsigned i = 0; i < 8; i++) {
+        bool v6 = i & 1, fin = i & 2, known = i & 4;
+        uint8_t *t = f.b + (v6 ? 54 : 34), *out;
+        size_t len, header = (v6 ? 54 : 34) + 20;
+
+        if (known)
+            told(&s, v6, 1000);
+        (v6 ? tcp6 : tcp4)(&f);
+        t[13] |= fin ? 1 : 0;
+        put_be32(t + 4, 1001);
+        if (v6)
+            finish6(&f, 16);
+        else
+            finish4(&f, 16);
+        len = f.len;
+        assert_true(sanitise(&s, f.b, &len, NOW, &out));
+        assert_int_equal(len, header);
+        assert_int_equal(get_be16(out + (v6 ? 18 : 16)), v6 ? 20 : 40);
+        assert_int_equal(t[13], 0x10);
+        assert_int_equal(get_be32(t + 4), known ? 999 : 1000);
+        assert_int_equal(s.drops[SAN_ORDER], i + 1);
+        f.len = len;
+        if (v6) {
+            uint16_t sum = get_be16(t + 16);
+
+            finish6(&f, 16);
+            assert_int_equal(get_be16(t + 16), sum);
+        } else {
+            assert_int_equal(csum_fold(csum_add(0, f.b + 14, 20)), 0);
+            assert_int_equal(tcp_sum(f.b + 14, 20), 0);
+        }
+    }
+}
+
 /* The commands that libslirp would rewrite are nothing but data as long as its emulation is off, so they pass: what is
  * checked is that a frame with them is not mistaken for anything else (CVE-2020-7039). */
 static void protocols_that_libslirp_once_rewrote_are_just_data(void **state)
@@ -378,8 +441,8 @@ static void protocols_that_libslirp_once_rewrote_are_just_data(void **state)
 
     (void)state;
     sanitiser_init(&s, &r);
+    told(&s, false, 0);
     tcp4(&f);
-    put_be16(f.b + 36, 6667);
     memcpy(f.b + 54, "DCC CHAT chat 1 1\r\n", 20);
     len = f.len;
     assert_true(sanitise(&s, f.b, &len, NOW, &out));
@@ -716,6 +779,7 @@ int main(void)
         cmocka_unit_test(what_no_honest_guest_sends_is_dropped_and_counted),
         cmocka_unit_test(every_reason_has_a_name),
         cmocka_unit_test(urgent_data_becomes_ordinary),
+        cmocka_unit_test(segments_out_of_order_are_emptied),
         cmocka_unit_test(protocols_that_libslirp_once_rewrote_are_just_data),
         cmocka_unit_test(fragments_in_order_become_one_datagram),
         cmocka_unit_test(a_gap_an_overlap_or_an_odd_length_costs_the_datagram),

@@ -31,6 +31,7 @@
 #include "devices/net/backend.h"
 #include "devices/net/csum.h"
 #include "devices/net/forward.h"
+#include "devices/net/neighbour.h"
 #include "devices/net/sanitise.h"
 #include "devices/net/user_config.h"
 #include "vmm/base/cleanup.h"
@@ -70,6 +71,7 @@ struct user {
     Slirp *slirp;
     struct san_rules rules;
     struct sanitiser san;
+    struct neighbour speaker;
     json_t *forwards; /* as they are told */
     struct log_limit limit;
     net_offloads_t guest;
@@ -507,7 +509,8 @@ static int user_send(struct net *n, unsigned queue, struct net_frame *f)
 {
     struct user *u = user_of(n);
     size_t len = f->len;
-    uint8_t *frame;
+    uint8_t *frame, introduction[NEIGHBOUR_FRAME];
+    size_t introduced;
 
     (void)queue;
     if (u->inside) {
@@ -522,7 +525,10 @@ static int user_send(struct net *n, unsigned queue, struct net_frame *f)
     /* libslirp learns the time by polls only, and may not have had any for long. */
     if (now(u) - u->polled_ns >= STALE_MS * (NS_PER_SEC / 1000))
         poll_slirp(u, false);
+    introduced = neighbour_speaks(&u->speaker, frame, introduction);
     enter(u);
+    if (introduced)
+        u->lib->input(u->slirp, introduction, (int)introduced);
     u->lib->input(u->slirp, frame, (int)len);
     leave(u);
     if (tells_address(frame))

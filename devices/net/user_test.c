@@ -154,6 +154,22 @@ static void the_hosts_loopback_cannot_be_reached(void **state)
     guest_end(g);
 }
 
+/* And so it keeps no answers for one who never says. */
+static void libslirp_need_not_ask_who_speaks(void **state)
+{
+    struct guest *g = guest_new("host-loopback");
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        struct conn *c = new_conn(g, i == 2 ? gateway6 : gateway4, (uint16_t)(4000 + i), 80);
+
+        tcp_send(g, c, ACK, NULL, 0); /* of no connection that it knows */
+        assert_true(c->reset);
+        assert_false(g->has_reply);
+    }
+    guest_end(g);
+}
+
 static void a_refused_connection_is_reset(void **state)
 {
     uint16_t port;
@@ -495,6 +511,35 @@ static void a_guest_that_takes_nothing_costs_no_more_than_so_much(void **state)
     guest_end(g);
 }
 
+/* libslirp would keep a segment of one byte in a buffer of 64 KiB, as many as its window has bytes. */
+static void segments_out_of_order_are_not_kept(void **state)
+{
+    uint16_t port;
+    int server = serve(AF_INET, SOCK_STREAM, &port), fd;
+    struct guest *g = guest_new("host-loopback");
+    struct conn *c = connected(g, gateway4, port);
+    const uint32_t first = c->seq;
+    uint8_t buf[3];
+
+    (void)state;
+    fd = accepted(g, server);
+    for (unsigned i = 0; i < 1000; i++) {
+        c->seq = first + 1 + 2 * i;
+        tcp_send(g, c, i % 10 ? ACK | PSH : ACK | FIN, "x", 1);
+        assert_int_equal(c->acked, first);
+    }
+    assert_int_equal(told(g, "sanitiser-dropped", "tcp-order"), 1000);
+    c->seq = first;
+    tcp_send(g, c, ACK | PSH, "a", 1);
+    assert_int_equal(c->acked, first + 1);
+    tcp_send(g, c, ACK | PSH, "bc", 2);
+    receive(g, fd, buf, 3);
+    assert_memory_equal(buf, "abc", 3);
+    close_both(g, c, fd);
+    close(server);
+    guest_end(g);
+}
+
 static void many_connections_come_and_go(void **state)
 {
     const char *factor = getenv("BOTHY_TEST_FACTOR");
@@ -681,6 +726,7 @@ int main(void)
         cmocka_unit_test(tcp_goes_both_ways_and_ends_without_a_trace),
         cmocka_unit_test(a_large_segment_with_its_checksum_to_do_passes_whole),
         cmocka_unit_test(the_hosts_loopback_cannot_be_reached),
+        cmocka_unit_test(libslirp_need_not_ask_who_speaks),
         cmocka_unit_test(a_refused_connection_is_reset),
         cmocka_unit_test(udp_goes_both_ways_as_large_as_it_gets),
         cmocka_unit_test(forwarded_tcp_reaches_the_guest),
@@ -692,6 +738,7 @@ int main(void)
         cmocka_unit_test(ipv6_has_a_router_neighbours_and_tcp),
         cmocka_unit_test(a_guest_without_room_loses_nothing),
         cmocka_unit_test(a_guest_that_takes_nothing_costs_no_more_than_so_much),
+        cmocka_unit_test(segments_out_of_order_are_not_kept),
         cmocka_unit_test(many_connections_come_and_go),
         cmocka_unit_test(no_more_connections_than_allowed),
         cmocka_unit_test(a_host_without_descriptors_refuses_new_connections_only),
