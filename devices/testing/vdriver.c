@@ -231,7 +231,9 @@ void vdriver_set_queue(struct vdriver *d, unsigned queue, unsigned size)
                                 .avail = d->packed ? WRAP : 0,
                                 .used = d->packed ? WRAP : 0};
     assert(q->size && q->size <= array_len(q->ndesc));
-    must(!gmem_zero(d->e.env.mem, base, RING_ROOM));
+    must(!gmem_zero(d->e.env.mem, q->desc, 16ull * q->size) &&
+         !gmem_zero(d->e.env.mem, q->driver, 2ull * q->size + 6) &&
+         !gmem_zero(d->e.env.mem, q->device, 8ull * q->size + 6));
     vdriver_set(d, VDR_QUEUE_SIZE, q->size);
     vdriver_set(d, VDR_DESC_LOW, (uint32_t)q->desc);
     vdriver_set(d, VDR_DESC_HIGH, q->desc >> 32);
@@ -246,7 +248,7 @@ void vdriver_start(struct vdriver *d, uint64_t features)
 {
     vdriver_reset(d);
     must(vdriver_negotiate(d, features | 1ull << VIRTIO_F_VERSION_1));
-    for (unsigned i = 0; i < d->v->nqueues; i++)
+    for (unsigned i = 0; i < d->v->nqueues && (!d->queues || i < d->queues); i++)
         vdriver_set_queue(d, i, d->queue_size);
     vdriver_set(d, VDR_STATUS, vdriver_get(d, VDR_STATUS) | VIRTIO_CONFIG_S_DRIVER_OK);
     must(vdriver_get(d, VDR_STATUS) & VIRTIO_CONFIG_S_DRIVER_OK);

@@ -63,6 +63,7 @@ struct vdriver {
     uint64_t regs, config, notify, isr; /* addresses on env->mmio */
     uint32_t notify_step;               /* a register for each queue; 0: one, and the queue is the value */
     unsigned queue_size;                /* of rings that vdriver_start() makes; 0: the maximum */
+    unsigned queues;                    /* that vdriver_start() sets up, from the first on; 0: all */
     bool packed, event_idx;
     struct vdriver_queue q[VDRIVER_QUEUES];
     gpa_t ram; /* free from here on */

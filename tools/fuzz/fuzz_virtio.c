@@ -62,13 +62,14 @@ static void start(struct vdriver *d, struct bytes *b)
     uint8_t how = (uint8_t)bytes_take(b, 1);
     uint64_t features = vdriver_offered(d);
 
-    d->e.no_doorbells = how & 1;
+    d->e.no_doorbells = (how & 0x21) != 0x20; /* most of the time: each takes system calls */
     if (how & 2)
         features &= ~(1ull << VIRTIO_F_RING_PACKED);
     if (how & 4)
         features &= ~(1ull << VIRTIO_RING_F_EVENT_IDX);
     if (how & 8)
         features &= ~(uint64_t)bytes_take(b, 4);
+    d->queues = how & 16 ? 0 : 4; /* most of them: few are as good, and started sooner */
     vdriver_start(d, features);
 }
 
