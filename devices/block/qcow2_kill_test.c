@@ -123,7 +123,8 @@ static void flush(struct worker *w)
 static void change(struct worker *w, enum blk_op op)
 {
     unsigned run = RUN_MAX / w->count;
-    uint64_t n = 1 + next_random(&w->rng) % run, first, stamp = 0, buf[RUN_MAX * SECTOR / 8];
+    uint64_t n = 1 + next_random(&w->rng) % run, first, stamp = 0;
+    _Alignas(SECTOR) uint64_t buf[RUN_MAX * SECTOR / 8]; /* the kernel may stop where a page of it ends */
     struct iovec iov = {buf, n * SECTOR};
     struct blk_io io = {.op = op, .len = n * SECTOR, .unmap = true, .iov = &iov, .niov = 1};
 
