@@ -5,6 +5,28 @@
 #include <signal.h>
 #include <sys/socket.h>
 
+/* A front end behind a socket, in a directory of its own. */
+static void served_open(struct test_dir *d, struct front *f)
+{
+    test_dir_init(d, "unix");
+    front_open(f, d->spec);
+}
+
+static void served_fini(struct test_dir *d, struct front *f)
+{
+    front_fini(f);
+    test_dir_fini(d);
+}
+
+/* A client that was seen to come. */
+static int client_of(const struct test_dir *d, struct front *f)
+{
+    int fd = connect_to(d->path);
+
+    front_until(f, f->is_connected);
+    return fd;
+}
+
 static void a_late_client_sees_the_last_64_kib(void **s)
 {
     enum { LINES = 20000 };
@@ -14,14 +36,12 @@ static void a_late_client_sees_the_last_64_kib(void **s)
     int fd;
 
     (void)s;
-    test_dir_init(&d, "unix");
-    front_open(&f, d.spec);
+    served_open(&d, &f);
     for (int i = 0; i < LINES; i++) {
         snprintf(line, sizeof(line), "%06d\n", i);
         assert_int_equal(chardev_write(f.c, line, 7), 7);
     }
-    fd = connect_to(d.path);
-    front_until(&f, f.is_connected);
+    fd = client_of(&d, &f);
     /* The first line there is cut. */
     snprintf(first, sizeof(first), "%06d\n", LINES - 1 - PEER_REPLAY / 7);
     assert_reads(fd, first + 7 - PEER_REPLAY % 7);
@@ -39,8 +59,7 @@ static void a_late_client_sees_the_last_64_kib(void **s)
         assert_int_equal(atoi(line), i);
     }
     close(fd);
-    front_fini(&f);
-    test_dir_fini(&d);
+    served_fini(&d, &f);
 }
 
 static void a_slow_client_holds_the_guest_up_and_loses_nothing(void **s)
@@ -51,10 +70,8 @@ static void a_slow_client_holds_the_guest_up_and_loses_nothing(void **s)
     int fd;
 
     (void)s;
-    test_dir_init(&d, "unix");
-    front_open(&f, d.spec);
-    fd = connect_to(d.path);
-    front_until(&f, f.is_connected);
+    served_open(&d, &f);
+    fd = client_of(&d, &f);
     while (chardev_write(f.c, &next, sizeof(next)) == sizeof(next))
         next++;
     assert_true(next >= PEER_REPLAY / sizeof(next));
@@ -69,8 +86,7 @@ static void a_slow_client_holds_the_guest_up_and_loses_nothing(void **s)
     front_until(&f, f.writable);
     assert_int_equal(chardev_write(f.c, &next, sizeof(next)), sizeof(next));
     close(fd);
-    front_fini(&f);
-    test_dir_fini(&d);
+    served_fini(&d, &f);
 }
 
 static void a_client_that_vanishes_releases_the_guest(void **s)
@@ -81,17 +97,14 @@ static void a_client_that_vanishes_releases_the_guest(void **s)
     int fd;
 
     (void)s;
-    test_dir_init(&d, "unix");
-    front_open(&f, d.spec);
-    fd = connect_to(d.path);
-    front_until(&f, f.is_connected);
+    served_open(&d, &f);
+    fd = client_of(&d, &f);
     while (chardev_write(f.c, block, sizeof(block)) == sizeof(block))
         ;
     close(fd);
     front_until(&f, f.writable && !f.is_connected);
     assert_int_equal(chardev_write(f.c, block, sizeof(block)), sizeof(block));
-    front_fini(&f);
-    test_dir_fini(&d);
+    served_fini(&d, &f);
 }
 
 static void what_a_client_sent_before_it_left_is_not_lost(void **s)
@@ -101,11 +114,9 @@ static void what_a_client_sent_before_it_left_is_not_lost(void **s)
     int fd;
 
     (void)s;
-    test_dir_init(&d, "unix");
-    front_open(&f, d.spec);
+    served_open(&d, &f);
     f.deaf = true;
-    fd = connect_to(d.path);
-    front_until(&f, f.is_connected);
+    fd = client_of(&d, &f);
     assert_int_equal(write(fd, "last words", 10), 10);
     close(fd);
     front_settle(&f);
@@ -114,8 +125,7 @@ static void what_a_client_sent_before_it_left_is_not_lost(void **s)
     assert_memory_equal(f.in, "last words", 10);
     assert_true(f.ended);
     front_until(&f, !f.is_connected);
-    front_fini(&f);
-    test_dir_fini(&d);
+    served_fini(&d, &f);
 }
 
 static void a_client_that_has_closed_its_half_still_listens(void **s)
@@ -125,8 +135,7 @@ static void a_client_that_has_closed_its_half_still_listens(void **s)
     int fd;
 
     (void)s;
-    test_dir_init(&d, "unix");
-    front_open(&f, d.spec);
+    served_open(&d, &f);
     fd = connect_to(d.path);
     assert_int_equal(write(fd, "x", 1), 1);
     shutdown(fd, SHUT_WR);
@@ -136,8 +145,7 @@ static void a_client_that_has_closed_its_half_still_listens(void **s)
     assert_reads(fd, "answer");
     close(fd);
     front_until(&f, !f.is_connected);
-    front_fini(&f);
-    test_dir_fini(&d);
+    served_fini(&d, &f);
 }
 
 int main(void)

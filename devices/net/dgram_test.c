@@ -11,27 +11,9 @@ static struct loop *loop;
 static struct test_nic a, b;
 static const struct virtio_net_hdr_v1 plain;
 
-static void nic_open(struct test_nic *t, const char *options)
-{
-    struct err err = {0};
-
-    if (test_nic_open(t, loop, &net_dgram, options, &err))
-        fail_msg("%s", err.msg);
-}
-
 static void nic_close(struct test_nic *t)
 {
     test_nic_close(t, &net_dgram);
-}
-
-static void refused(const char *options, int code, const char *says)
-{
-    struct err err = {0};
-    struct test_nic t;
-
-    assert_int_equal(test_nic_open(&t, loop, &net_dgram, options, &err), -code);
-    assert_non_null(strstr(err.msg, says));
-    nic_close(&t);
 }
 
 static void unix_sockets_carry_frames(void **s)
@@ -45,10 +27,10 @@ static void unix_sockets_carry_frames(void **s)
     snprintf(ba, sizeof(ba), "local=unix:%s/b,remote=unix:%s/a", dir, dir);
     for (size_t i = 0; i < sizeof(frame); i++)
         frame[i] = (uint8_t)(i * 7 + (i >> 8));
-    nic_open(&a, ab);
+    test_nic_new(&a, loop, &net_dgram, ab);
     assert_int_equal(test_nic_send(&a, frame, 60, plain), 0); /* to nobody */
     assert_int_equal(net_dropped(a.n, NET_DROP_PEER), 1);
-    nic_open(&b, ba);
+    test_nic_new(&b, loop, &net_dgram, ba);
     for (size_t i = 0; i < array_len(lens); i++) {
         assert_int_equal(test_nic_send(&a, frame, lens[i], plain), 0);
         loop_until(loop, b.got == i + 1);
@@ -56,7 +38,7 @@ static void unix_sockets_carry_frames(void **s)
         assert_memory_equal(b.last, frame, lens[i]);
     }
     nic_close(&b); /* comes back at the same address */
-    nic_open(&b, ba);
+    test_nic_new(&b, loop, &net_dgram, ba);
     assert_int_equal(test_nic_send(&b, frame, 60, plain), 0);
     loop_until(loop, a.got == 1);
     assert_int_equal(test_nic_send(&a, frame, 60, plain), 0);
@@ -73,8 +55,8 @@ static void a_far_end_that_does_not_read_loses_frames(void **s)
     (void)s;
     snprintf(ab, sizeof(ab), "local=unix:%s/a,remote=unix:%s/b", dir, dir);
     snprintf(ba, sizeof(ba), "local=unix:%s/b,remote=unix:%s/a", dir, dir);
-    nic_open(&a, ab);
-    nic_open(&b, ba);
+    test_nic_new(&a, loop, &net_dgram, ab);
+    test_nic_new(&b, loop, &net_dgram, ba);
     b.deaf = true;
     while (!net_dropped(a.n, NET_DROP_FULL)) {
         assert_int_equal(test_nic_send(&a, frame, sizeof(frame), plain), 0);
@@ -108,7 +90,7 @@ static void only_the_far_end_is_heard(void **s)
 
     (void)s;
     snprintf(options, sizeof(options), "local=127.0.0.1:0,remote=127.0.0.1:%u", ntohs(far.sin_port));
-    nic_open(&a, options);
+    test_nic_new(&a, loop, &net_dgram, options);
     assert_int_equal(test_nic_send(&a, frame, sizeof(frame), plain), 0);
     assert_int_equal(recvfrom(fd, frame, sizeof(frame), 0, (struct sockaddr *)&nic, &len), sizeof(frame));
     assert_int_equal(sendto(stranger, frame, 60, 0, (struct sockaddr *)&nic, len), 60);
@@ -133,27 +115,24 @@ static void only_the_far_end_is_heard(void **s)
 static void options_are_checked(void **s)
 {
     (void)s;
-    refused("", EINVAL, "local=ADDRESS and remote=ADDRESS");
-    refused("local=:0", EINVAL, "remote=ADDRESS");
-    refused("local=x,remote=:1", EINVAL, "local=x");
-    refused("local=:0,remote=x", EINVAL, "remote=x");
-    refused("local=:0,remote=[::1]:1", EINVAL, "different kinds");
-    refused("local=192.0.2.1:0,remote=192.0.2.2:1", EADDRNOTAVAIL, "choose another");
+    test_nic_refused(loop, &net_dgram, "", EINVAL, "local=ADDRESS and remote=ADDRESS");
+    test_nic_refused(loop, &net_dgram, "local=:0", EINVAL, "remote=ADDRESS");
+    test_nic_refused(loop, &net_dgram, "local=x,remote=:1", EINVAL, "local=x");
+    test_nic_refused(loop, &net_dgram, "local=:0,remote=x", EINVAL, "remote=x");
+    test_nic_refused(loop, &net_dgram, "local=:0,remote=[::1]:1", EINVAL, "different kinds");
+    test_nic_refused(loop, &net_dgram, "local=192.0.2.1:0,remote=192.0.2.2:1", EADDRNOTAVAIL, "choose another");
 }
 
 static int setup(void **s)
 {
-    struct err err;
-
     (void)s;
-    return !mkdtemp(dir) || loop_create("test", &loop, &err) ? -1 : 0;
+    return test_nic_setup(dir, &loop);
 }
 
 static int teardown(void **s)
 {
     (void)s;
-    loop_destroy(loop);
-    return rmdir(dir);
+    return test_nic_teardown(dir, loop);
 }
 
 int main(void)

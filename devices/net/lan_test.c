@@ -31,26 +31,13 @@ static const char *in_dir(const char *name)
 
 static void nic_open(struct test_nic *t, const char *options)
 {
-    struct err err = {0};
-
-    if (test_nic_open(t, loop, &net_lan, options, &err))
-        fail_msg("%s", err.msg);
+    test_nic_new(t, loop, &net_lan, options);
     loop_settle(loop); /* the others accept it */
 }
 
 static void nic_close(struct test_nic *t)
 {
     test_nic_close(t, &net_lan);
-}
-
-static void refused(const char *options, int code, const char *says)
-{
-    struct err err = {0};
-    struct test_nic t;
-
-    assert_int_equal(test_nic_open(&t, loop, &net_lan, options, &err), -code);
-    assert_non_null(strstr(err.msg, says));
-    nic_close(&t);
 }
 
 /* A frame from VM `from` to VM `to`; 0 is everybody.  Its last byte is `mark`. */
@@ -307,7 +294,7 @@ static void a_lan_has_a_limit(void **s)
     }
     nic_open(&a, "name=one");
     assert_int_equal(access(in_dir("lan.one.63"), F_OK), 0);
-    refused("name=one", EUSERS, "end one");
+    test_nic_refused(loop, &net_lan, "name=one", EUSERS, "end one");
     log_set_level(LOG_ERROR);
     close(raw_connect("lan.one.63")); /* a 64th connection */
     log_set_level(LOG_WARN);
@@ -522,11 +509,11 @@ static void a_vm_killed_while_awaited_ends_the_wait(void **s)
 static void names_are_checked(void **s)
 {
     (void)s;
-    refused("", EINVAL, "name=NAME");
-    refused("name=", EINVAL, "letters");
-    refused("name=../x", EINVAL, "letters");
-    refused("name=a.b", EINVAL, "letters");
-    refused("name=a23456789012345678901234567890123", EINVAL, "1 to 31");
+    test_nic_refused(loop, &net_lan, "", EINVAL, "name=NAME");
+    test_nic_refused(loop, &net_lan, "name=", EINVAL, "letters");
+    test_nic_refused(loop, &net_lan, "name=../x", EINVAL, "letters");
+    test_nic_refused(loop, &net_lan, "name=a.b", EINVAL, "letters");
+    test_nic_refused(loop, &net_lan, "name=a23456789012345678901234567890123", EINVAL, "1 to 31");
 }
 
 static void the_directory_must_be_the_users_own(void **s)
@@ -537,23 +524,23 @@ static void the_directory_must_be_the_users_own(void **s)
     snprintf(there, sizeof(there), "%s/bothy", root);
     snprintf(elsewhere, sizeof(elsewhere), "%s/elsewhere", root);
     assert_int_equal(chmod(there, 0755), 0);
-    refused("name=one", EACCES, "XDG_RUNTIME_DIR");
+    test_nic_refused(loop, &net_lan, "name=one", EACCES, "XDG_RUNTIME_DIR");
     assert_int_equal(chmod(there, 0700), 0);
     if (!geteuid()) {
         assert_int_equal(chown(there, 1, 1), 0);
-        refused("name=one", EACCES, "this user's own");
+        test_nic_refused(loop, &net_lan, "name=one", EACCES, "this user's own");
         assert_int_equal(chown(there, 0, 0), 0);
     }
     assert_int_equal(rename(there, elsewhere), 0);
     assert_int_equal(symlink("elsewhere", there), 0);
-    refused("name=one", EACCES, "this user's own");
+    test_nic_refused(loop, &net_lan, "name=one", EACCES, "this user's own");
     assert_int_equal(unlink(there), 0);
     assert_int_equal(mkfifo(there, 0700), 0);
-    refused("name=one", EACCES, "this user's own");
+    test_nic_refused(loop, &net_lan, "name=one", EACCES, "this user's own");
     assert_int_equal(unlink(there), 0);
     assert_int_equal(rename(elsewhere, there), 0);
     setenv("XDG_RUNTIME_DIR", "/nonexistent", 1);
-    refused("name=one", ENOENT, "/nonexistent");
+    test_nic_refused(loop, &net_lan, "name=one", ENOENT, "/nonexistent");
     setenv("XDG_RUNTIME_DIR", root, 1);
 }
 

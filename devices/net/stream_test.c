@@ -16,24 +16,6 @@ static struct loop *loop;
 static struct test_nic nic;
 static const struct virtio_net_hdr_v1 plain;
 
-static void nic_open(struct test_nic *t, const struct net_class *cls, const char *options)
-{
-    struct err err = {0};
-
-    if (test_nic_open(t, loop, cls, options, &err))
-        fail_msg("%s", err.msg);
-}
-
-static void refused(const struct net_class *cls, const char *options, int code, const char *says)
-{
-    struct err err = {0};
-    struct test_nic t;
-
-    assert_int_equal(test_nic_open(&t, loop, cls, options, &err), -code);
-    assert_non_null(strstr(err.msg, says));
-    test_nic_close(&t, cls);
-}
-
 static int call(void)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
@@ -72,7 +54,7 @@ static int begin(void)
 {
     int fd;
 
-    nic_open(&nic, &net_stream, listen_opt);
+    test_nic_new(&nic, loop, &net_stream, listen_opt);
     assert_false(nic.up);
     fd = call();
     loop_until(loop, nic.up);
@@ -226,7 +208,7 @@ static void without_a_far_end_frames_are_dropped(void **s)
     static const uint8_t frame[60];
 
     (void)s;
-    nic_open(&nic, &net_stream, listen_opt);
+    test_nic_new(&nic, loop, &net_stream, listen_opt);
     assert_int_equal(test_nic_send(&nic, frame, sizeof(frame), plain), 0);
     assert_int_equal(net_dropped(nic.n, NET_DROP_DOWN), 1);
     test_nic_close(&nic, &net_stream);
@@ -276,8 +258,8 @@ static void two_nics_lose_nothing(void **s)
     struct test_nic b;
 
     (void)s;
-    nic_open(&nic, &net_stream, listen_opt);
-    nic_open(&b, &net_stream, connect_opt);
+    test_nic_new(&nic, loop, &net_stream, listen_opt);
+    test_nic_new(&b, loop, &net_stream, connect_opt);
     loop_until(loop, nic.up && b.up);
     for (unsigned i = 0; i < 100; i++)
         while (test_nic_send(&nic, frame, sizeof(frame) - i, plain))
@@ -294,9 +276,9 @@ static void a_caller_calls_again(void **s)
     int server, fd;
 
     (void)s;
-    refused(&net_stream, "connect=unix:/nonexistent,reconnect=0", ENOENT, "start the far end");
+    test_nic_refused(loop, &net_stream, "connect=unix:/nonexistent,reconnect=0", ENOENT, "start the far end");
     log_set_level(LOG_ERROR);
-    nic_open(&nic, &net_stream, connect_opt);
+    test_nic_new(&nic, loop, &net_stream, connect_opt);
     log_set_level(LOG_WARN);
     assert_false(nic.up);
     strcpy(addr.sun_path, path);
@@ -322,7 +304,7 @@ static void tcp_works_the_same(void **s)
     server = answer(SOCK_STREAM, (struct sockaddr *)&addr, sizeof(addr));
     assert_int_equal(getsockname(server, (struct sockaddr *)&addr, &len), 0);
     snprintf(options, sizeof(options), "connect=:%u,reconnect=0", ntohs(addr.sin_port));
-    nic_open(&nic, &net_stream, options);
+    test_nic_new(&nic, loop, &net_stream, options);
     fd = accept(server, NULL, NULL);
     loop_until(loop, nic.up);
     assert_int_equal(write(fd, text, put(text, 20, 3)), 24);
@@ -333,14 +315,14 @@ static void tcp_works_the_same(void **s)
     loop_until(loop, !nic.up);
     test_nic_close(&nic, &net_stream);
     snprintf(options, sizeof(options), "listen=127.0.0.1:%u", ntohs(addr.sin_port));
-    refused(&net_stream, options, EADDRINUSE, "choose another");
+    test_nic_refused(loop, &net_stream, options, EADDRINUSE, "choose another");
     close(server);
     snprintf(options, sizeof(options), "connect=127.0.0.1:%u,reconnect=0", ntohs(addr.sin_port));
-    nic_open(&nic, &net_stream, options); /* whose refusal comes later */
+    test_nic_new(&nic, loop, &net_stream, options); /* whose refusal comes later */
     loop_settle(loop);
     assert_false(nic.up);
     test_nic_close(&nic, &net_stream);
-    nic_open(&nic, &net_stream, "listen=[::1]:0");
+    test_nic_new(&nic, loop, &net_stream, "listen=[::1]:0");
     test_nic_close(&nic, &net_stream);
 }
 
@@ -353,10 +335,10 @@ static void passt_is_called_where_it_waits(void **s)
 
     (void)s;
     snprintf(options, sizeof(options), "socket=%s", path);
-    refused(&net_passt, options, ENOENT, "start it");
+    test_nic_refused(loop, &net_passt, options, ENOENT, "start it");
     strcpy(addr.sun_path, path);
     server = answer(SOCK_STREAM, (struct sockaddr *)&addr, sizeof(addr));
-    nic_open(&nic, &net_passt, options);
+    test_nic_new(&nic, loop, &net_passt, options);
     fd = accept(server, NULL, NULL);
     loop_until(loop, nic.up);
     assert_int_equal(net_limits(nic.n)->mtu, 65520);
@@ -375,24 +357,22 @@ static void options_are_checked(void **s)
     char options[128];
 
     (void)s;
-    refused(&net_stream, "", EINVAL, "listen=ADDRESS or connect=ADDRESS");
-    refused(&net_stream, "listen=:1,connect=:1", EINVAL, "one of the two");
-    refused(&net_stream, "listen=nowhere", EINVAL, "127.0.0.1:1234");
-    refused(&net_stream, "listen=host:80", EINVAL, "IP address");
-    refused(&net_stream, "listen=127.0.0.1:65536", EINVAL, "port");
-    refused(&net_stream, "listen=127.0.0.1:", EINVAL, "port");
-    refused(&net_stream, "connect=[::1:80", EINVAL, "[::1]:1234");
-    refused(&net_stream, "connect=unix:/nonexistent/x,reconnect=0", ENOENT, "unix:/nonexistent/x");
+    test_nic_refused(loop, &net_stream, "", EINVAL, "listen=ADDRESS or connect=ADDRESS");
+    test_nic_refused(loop, &net_stream, "listen=:1,connect=:1", EINVAL, "one of the two");
+    test_nic_refused(loop, &net_stream, "listen=nowhere", EINVAL, "127.0.0.1:1234");
+    test_nic_refused(loop, &net_stream, "listen=host:80", EINVAL, "IP address");
+    test_nic_refused(loop, &net_stream, "listen=127.0.0.1:65536", EINVAL, "port");
+    test_nic_refused(loop, &net_stream, "listen=127.0.0.1:", EINVAL, "port");
+    test_nic_refused(loop, &net_stream, "connect=[::1:80", EINVAL, "[::1]:1234");
+    test_nic_refused(loop, &net_stream, "connect=unix:/nonexistent/x,reconnect=0", ENOENT, "unix:/nonexistent/x");
     snprintf(options, sizeof(options), "listen=unix:/%0107d", 0);
-    refused(&net_stream, options, ENAMETOOLONG, "107");
+    test_nic_refused(loop, &net_stream, options, ENAMETOOLONG, "107");
 }
 
 static int setup(void **s)
 {
-    struct err err;
-
     (void)s;
-    if (!mkdtemp(dir) || loop_create("test", &loop, &err))
+    if (test_nic_setup(dir, &loop))
         return -1;
     snprintf(path, sizeof(path), "%s/it", dir);
     snprintf(listen_opt, sizeof(listen_opt), "listen=unix:%s", path);
@@ -403,8 +383,7 @@ static int setup(void **s)
 static int teardown(void **s)
 {
     (void)s;
-    loop_destroy(loop);
-    return rmdir(dir);
+    return test_nic_teardown(dir, loop);
 }
 
 int main(void)

@@ -17,10 +17,7 @@ static bool lonely; /* in a namespace of our own, with tap interfaces */
 
 static void open_tap(struct test_nic *t, const char *options)
 {
-    struct err err = {0};
-
-    if (test_nic_open(t, loop, &net_tap, options, &err))
-        fail_msg("%s", err.msg);
+    test_nic_new(t, loop, &net_tap, options);
 }
 
 static void expect_refused(const char *options, const char *why)

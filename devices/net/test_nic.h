@@ -79,6 +79,15 @@ static inline int test_nic_open(struct test_nic *t, struct loop *loop, const str
     return rc;
 }
 
+/* Opens one, or the test has failed. */
+static inline void test_nic_new(struct test_nic *t, struct loop *loop, const struct net_class *cls, const char *options)
+{
+    struct err err = {0};
+
+    if (test_nic_open(t, loop, cls, options, &err))
+        fail_msg("%s", err.msg);
+}
+
 /* Copes with one that did not open. */
 static inline void test_nic_close(struct test_nic *t, const struct net_class *cls)
 {
@@ -88,6 +97,33 @@ static inline void test_nic_close(struct test_nic *t, const struct net_class *cl
     opts_clear(cls->opts, t->n);
     free(take_ptr(t->n));
     lane_fini(&t->dev.lane);
+}
+
+/* Such options fail with -code and words with `says` among them. */
+static inline void test_nic_refused(struct loop *loop, const struct net_class *cls, const char *options, int code,
+                                    const char *says)
+{
+    struct err err = {0};
+    struct test_nic t;
+
+    assert_int_equal(test_nic_open(&t, loop, cls, options, &err), -code);
+    if (!strstr(err.msg, says))
+        fail_msg("\"%s\" lacks \"%s\"", err.msg, says);
+    test_nic_close(&t, cls);
+}
+
+/* For a group of tests: a loop, and a directory, whose name ends in XXXXXX.  0 or -1, as cmocka has it. */
+static inline int test_nic_setup(char *dir, struct loop **ret)
+{
+    struct err err;
+
+    return mkdtemp(dir) && !loop_create("test", ret, &err) ? 0 : -1;
+}
+
+static inline int test_nic_teardown(const char *dir, struct loop *loop)
+{
+    loop_destroy(loop);
+    return rmdir(dir);
 }
 
 /* Sends `len` bytes; the result of net_send(). */
