@@ -16,13 +16,14 @@
 extern const struct net_class net_user;
 
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
-enum { CONNS = 64, STEPS = 100, IN_MAX = 1 << 20, WINDOW = 65535 };
+enum { CONNS = 1100, STEPS = 100, IN_MAX = 1 << 20, WINDOW = 65535, PATTERN = 253 * 256 };
 
 struct conn { /* of TCP, from the guest's side */
     bool v6, used, open, fin, reset, needs_syn, needs_ack;
     char peer[INET6_ADDRSTRLEN];
     uint16_t sport, dport;
     uint32_t seq, acked, ack;
+    bool patterned; /* what comes is pattern(), and is not kept */
     uint8_t *in;
     size_t in_len;
 };
@@ -71,12 +72,41 @@ static inline struct conn *new_conn(struct guest *g, const char *peer, uint16_t 
         *c = (struct conn){.used = true, .v6 = strchr(peer, ':'), .sport = sport, .dport = dport, .seq = 1000 * sport};
         c->acked = c->seq;
         strcpy(c->peer, peer);
-        c->in = malloc(IN_MAX);
-        assert_non_null(c->in);
         return c;
     }
     fail_msg("too many connections");
     return NULL;
+}
+
+static inline void fill(uint8_t *p, size_t n, unsigned salt)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = (uint8_t)(i * 31 + i / 253 + salt);
+}
+
+/* At least PATTERN bytes of a stream, which repeats after so many, from its nth on. */
+static inline const uint8_t *pattern(size_t nth)
+{
+    static uint8_t p[2 * PATTERN];
+
+    if (!p[1])
+        fill(p, sizeof(p), 0);
+    return p + nth % PATTERN;
+}
+
+/* Data that comes in order. */
+static inline void take_in(struct conn *c, const uint8_t *p, size_t n)
+{
+    if (c->patterned) {
+        assert_memory_equal(p, pattern(c->in_len), n);
+    } else if (n) {
+        assert_true(c->in_len + n <= IN_MAX);
+        c->in = c->in ? c->in : malloc(IN_MAX);
+        assert_non_null(c->in);
+        memcpy(c->in + c->in_len, p, n);
+    }
+    c->in_len += n;
+    c->ack += (uint32_t)n;
 }
 
 static inline void tcp_came(struct guest *g, const char *from, const uint8_t *t, size_t len)
@@ -107,10 +137,7 @@ static inline void tcp_came(struct guest *g, const char *from, const uint8_t *t,
         c->needs_ack = true;
     if (seq != c->ack)
         return;
-    assert_true(c->in_len + n <= IN_MAX);
-    memcpy(c->in + c->in_len, t + header, n);
-    c->in_len += n;
-    c->ack += (uint32_t)n;
+    take_in(c, t + header, n);
     if (t[13] & FIN && !c->fin) {
         c->ack++;
         c->fin = true;
@@ -445,6 +472,13 @@ static inline int accepted(struct guest *g, int server)
     return fd;
 }
 
+/* The nth connection, once the guest has answered it. */
+static inline struct conn *called(struct guest *g, unsigned nth)
+{
+    until(g, g->conns[nth].open);
+    return &g->conns[nth];
+}
+
 /* So many bytes, all of them. */
 static inline void receive(struct guest *g, int fd, uint8_t *buf, size_t n)
 {
@@ -467,6 +501,12 @@ static inline struct conn *connected(struct guest *g, const char *to, uint16_t p
     return c;
 }
 
+static inline void forget(struct conn *c)
+{
+    free(c->in);
+    *c = (struct conn){0};
+}
+
 static inline void close_both(struct guest *g, struct conn *c, int fd)
 {
     char byte;
@@ -475,10 +515,4 @@ static inline void close_both(struct guest *g, struct conn *c, int fd)
     until(g, recv(fd, &byte, 1, 0) == 0);
     close(fd);
     until(g, c->fin && c->acked == c->seq);
-}
-
-static inline void fill(uint8_t *p, size_t n, unsigned salt)
-{
-    for (size_t i = 0; i < n; i++)
-        p[i] = (uint8_t)(i * 31 + i / 253 + salt);
 }

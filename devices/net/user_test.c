@@ -207,12 +207,6 @@ static void udp_goes_both_ways_as_large_as_it_gets(void **state)
     guest_end(g);
 }
 
-static struct conn *called(struct guest *g, unsigned nth)
-{
-    until(g, g->conns[nth].open);
-    return &g->conns[nth];
-}
-
 static void forwarded_tcp_reaches_the_guest(void **state)
 {
     struct guest *g = guest_new("hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:0-10.0.2.15:23");
@@ -540,35 +534,6 @@ static void segments_out_of_order_are_not_kept(void **state)
     guest_end(g);
 }
 
-static void many_connections_come_and_go(void **state)
-{
-    const char *factor = getenv("BOTHY_TEST_FACTOR");
-    unsigned rounds = factor ? 3 * (unsigned)atoi(factor) : 3, fds;
-    struct guest *g = guest_new("hostfwd=tcp:127.0.0.1:0-:22");
-
-    (void)state;
-    g->listens = 22;
-    fds = open_fds();
-    for (unsigned r = 0; r < rounds; r++) {
-        int fd[CONNS];
-
-        for (unsigned i = 0; i < CONNS; i++)
-            fd[i] = client_of(SOCK_STREAM, forwarded(g, 0));
-        for (unsigned i = 0; i < CONNS; i++)
-            called(g, i);
-        assert_int_equal(told(g, NULL, "connections"), CONNS);
-        for (unsigned i = 0; i < CONNS; i++)
-            close_both(g, &g->conns[i], fd[i]);
-        until(g, !told(g, NULL, "connections"));
-        assert_int_equal(open_fds(), fds);
-        for (unsigned i = 0; i < CONNS; i++) {
-            free(g->conns[i].in);
-            g->conns[i] = (struct conn){0};
-        }
-    }
-    guest_end(g);
-}
-
 static void no_more_connections_than_allowed(void **state)
 {
     struct guest *g = guest_new("hostfwd=tcp:127.0.0.1:0-:22,max-connections=4");
@@ -739,7 +704,6 @@ int main(void)
         cmocka_unit_test(a_guest_without_room_loses_nothing),
         cmocka_unit_test(a_guest_that_takes_nothing_costs_no_more_than_so_much),
         cmocka_unit_test(segments_out_of_order_are_not_kept),
-        cmocka_unit_test(many_connections_come_and_go),
         cmocka_unit_test(no_more_connections_than_allowed),
         cmocka_unit_test(a_host_without_descriptors_refuses_new_connections_only),
         cmocka_unit_test(wrong_options_are_refused_with_thing_and_remedy),
