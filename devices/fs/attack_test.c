@@ -56,14 +56,6 @@ static int tear_down(void **s)
     return 0;
 }
 
-static uint64_t looked_up(uint64_t dir, const char *name)
-{
-    uint64_t n = 0;
-
-    assert_int_equal(fs_rig_lookup(&g, dir, name, &n), 0);
-    return n;
-}
-
 /* Each operation that takes a name, with each name that is none. */
 static void names_that_are_no_names(void **s)
 {
@@ -90,7 +82,7 @@ static void names_that_are_no_names(void **s)
 
     (void)s;
     fs_rig_put(&g, "share/a", "");
-    n = looked_up(ROOT, "a");
+    n = fs_rig_found(&g, ROOT, "a");
     memcpy(args, &n, sizeof(n)); /* of FUSE_LINK; as a mode it is a file's */
     for (size_t o = 0; o < array_len(ops); o++)
         for (size_t i = 0; i < array_len(names); i++) {
@@ -133,7 +125,7 @@ static void symbolic_links_lead_nowhere(void **s)
         struct fuse_setattr_in in = {.valid = FATTR_SIZE};
 
         assert_int_equal(symlink(targets[i], host("share/l")), 0);
-        n = looked_up(ROOT, "l");
+        n = fs_rig_found(&g, ROOT, "l");
         assert_int_equal(fs_rig_open(&g, n, O_RDWR, &fh), -EACCES);
         assert_int_equal(fs_rig_open(&g, n, O_DIRECTORY, &fh), -ENOTDIR);
         assert_int_equal(fs_rig_lookup(&g, n, "file", &x), -ENOTDIR);
@@ -192,7 +184,7 @@ static void a_directory_that_becomes_a_link_meanwhile(void **s)
     }
     atomic_store(&swapping, false);
     pthread_join(t, NULL);
-    assert_int_equal(fs_rig_open(&g, looked_up(looked_up(ROOT, "d"), "file"), O_RDWR, &fh), 0);
+    assert_int_equal(fs_rig_open(&g, fs_rig_found(&g, fs_rig_found(&g, ROOT, "d"), "file"), O_RDWR, &fh), 0);
 }
 
 static void devices_are_neither_made_nor_opened(void **s)
@@ -208,7 +200,7 @@ static void devices_are_neither_made_nor_opened(void **s)
     }
     if (mknod(host("share/dev"), S_IFCHR | 0666, 0x103)) /* needs root */
         return;
-    n = looked_up(ROOT, "dev");
+    n = fs_rig_found(&g, ROOT, "dev");
     assert_int_equal(fs_rig_open(&g, n, O_RDONLY, &fh), -EACCES);
 }
 
@@ -219,12 +211,12 @@ static void a_file_that_becomes_a_fifo_is_not_opened(void **s)
 
     (void)s;
     fs_rig_put(&g, "share/f", "");
-    n = looked_up(ROOT, "f");
+    n = fs_rig_found(&g, ROOT, "f");
     fs_rig_forget(&g, n, 1);
     assert_int_equal(unlink(host("share/f")), 0);
     assert_int_equal(mkfifo(host("share/f"), 0600), 0);
     assert_int_equal(fs_rig_create(&g, ROOT, "f", 0600, &n, &fh), -EEXIST);
-    n = looked_up(ROOT, "f");
+    n = fs_rig_found(&g, ROOT, "f");
     assert_int_equal(fs_rig_open(&g, n, O_RDONLY, &fh), -EACCES);
 }
 
@@ -235,7 +227,7 @@ static void numbers_that_nobody_gave_are_stale(void **s)
 
     (void)s;
     fs_rig_put(&g, "share/a", "");
-    n = looked_up(ROOT, "a");
+    n = fs_rig_found(&g, ROOT, "a");
     stale[0] = n + 1;
     stale[1] = n + (1ull << 32);
     stale[2] = 0;
@@ -251,7 +243,7 @@ static void numbers_that_nobody_gave_are_stale(void **s)
         assert_int_equal(fs_rig_forget(&g, stale[i], 1), 1);
     }
     for (uint64_t fh = 0; fh < 4; fh++)
-        assert_int_equal(fs_rig_read(&g, looked_up(ROOT, "a"), fh, 0, 1), -EBADF);
+        assert_int_equal(fs_rig_read(&g, fs_rig_found(&g, ROOT, "a"), fh, 0, 1), -EBADF);
 }
 
 static void forgetting_too_much_is_harmless(void **s)
@@ -275,7 +267,7 @@ static void forgetting_too_much_is_harmless(void **s)
     for (int i = 0; i < 3; i++)
         assert_int_equal(fs_rig_forget(&g, ROOT, UINT64_MAX), 1);
     for (int i = 0; i < 3; i++)
-        batch.one[i] = (struct fuse_forget_one){.nodeid = looked_up(ROOT, "d"), .nlookup = UINT64_MAX - 1};
+        batch.one[i] = (struct fuse_forget_one){.nodeid = fs_rig_found(&g, ROOT, "d"), .nlookup = UINT64_MAX - 1};
     assert_int_equal(fs_rig_call(&g, FUSE_BATCH_FORGET, 0, &batch, sizeof(batch), NULL, 0), 1);
     assert_int_equal(fs_rig_getattr(&g, batch.one[0].nodeid, &a), -ESTALE);
     assert_int_equal(fs_rig_getattr(&g, ROOT, &a), 0);
@@ -291,27 +283,27 @@ static void moved_and_replaced_files_are_stale(void **s)
     (void)s;
     assert_int_equal(mkdir(host("share/d"), 0755), 0);
     fs_rig_put(&g, "share/d/f", "inside");
-    d = looked_up(ROOT, "d");
-    n = looked_up(d, "f");
+    d = fs_rig_found(&g, ROOT, "d");
+    n = fs_rig_found(&g, d, "f");
     g.fs->open_max = 4; /* so that descriptors are closed */
     for (int i = 0; i < 20; i++) {
         snprintf(name, sizeof(name), "share/x%d", i);
         fs_rig_put(&g, name, "");
-        looked_up(ROOT, name + 6);
+        fs_rig_found(&g, ROOT, name + 6);
     }
     assert_in_range(g.fs->nrecent, 0, 5);
     assert_int_equal(fs_rig_getattr(&g, n, &a), 0); /* opened again, by its way */
     for (int i = 4; i < 12; i++) {
         snprintf(name, sizeof(name), "x%d", i);
-        looked_up(ROOT, name);
+        fs_rig_found(&g, ROOT, name);
     }
     assert_int_equal(rename(host("share/d"), host("share/e")), 0);
     assert_int_equal(symlink("../outside", host("share/d")), 0);
     assert_int_equal(fs_rig_getattr(&g, n, &a), -ESTALE);
     assert_int_equal(fs_rig_open(&g, n, O_RDWR, &fh), -ESTALE);
     assert_int_equal(fs_rig_lookup(&g, d, "file", &n), -ESTALE);
-    assert_int_equal(looked_up(ROOT, "e"), d); /* and good again once it is found */
-    assert_int_equal(fs_rig_getattr(&g, looked_up(d, "f"), &a), 0);
+    assert_int_equal(fs_rig_found(&g, ROOT, "e"), d); /* and good again once it is found */
+    assert_int_equal(fs_rig_getattr(&g, fs_rig_found(&g, d, "f"), &a), 0);
 }
 
 /* The host turns a directory and the one above it around, between two looks. */
@@ -323,13 +315,13 @@ static void parents_that_go_in_circles(void **s)
     (void)s;
     assert_int_equal(mkdir(host("share/a"), 0755), 0);
     assert_int_equal(mkdir(host("share/a/b"), 0755), 0);
-    a = looked_up(ROOT, "a");
-    b = looked_up(a, "b");
+    a = fs_rig_found(&g, ROOT, "a");
+    b = fs_rig_found(&g, a, "b");
     assert_int_equal(rename(host("share/a/b"), host("share/b")), 0);
     assert_int_equal(rename(host("share/a"), host("share/b/a")), 0);
-    assert_int_equal(looked_up(b, "a"), a);
+    assert_int_equal(fs_rig_found(&g, b, "a"), a);
     assert_int_equal(fs_rig_getattr(&g, a, &attr), 0);
-    assert_int_equal(looked_up(ROOT, "b"), b);
+    assert_int_equal(fs_rig_found(&g, ROOT, "b"), b);
     assert_int_equal(fs_rig_getattr(&g, b, &attr), 0);
     fs_rig_forget(&g, b, 100);
     fs_rig_forget(&g, a, 100);
@@ -363,7 +355,7 @@ static void handles_are_limited(void **s)
 
     (void)s;
     fs_rig_put(&g, "share/a", "");
-    n = looked_up(ROOT, "a");
+    n = fs_rig_found(&g, ROOT, "a");
     g.fs->open_max = 100;
     while (i < 200 && !(rc = fs_rig_open(&g, n, O_RDONLY, &fh[i])))
         i++;
@@ -420,7 +412,7 @@ static void the_same_lookups_take_no_more_memory(void **s)
     (void)s;
     fs_rig_put(&g, "share/a", "");
     for (unsigned i = 0; i < 3000; i++) {
-        uint64_t n = looked_up(ROOT, "a"), m;
+        uint64_t n = fs_rig_found(&g, ROOT, "a"), m;
 
         assert_int_equal(fs_rig_lookup(&g, ROOT, "none", &m), -ENOENT);
         if (i % 3 == 0)

@@ -66,22 +66,6 @@ static int tear_down(void **s)
     return 0;
 }
 
-static uint64_t looked_up(uint64_t dir, const char *name)
-{
-    uint64_t n = 0;
-
-    assert_int_equal(fs_rig_lookup(&g, dir, name, &n), 0);
-    return n;
-}
-
-static uint64_t opened(uint64_t node, uint32_t flags)
-{
-    uint64_t fh = 0;
-
-    assert_int_equal(fs_rig_open(&g, node, flags, &fh), 0);
-    return fh;
-}
-
 static void assert_reads(uint64_t node, uint64_t fh, const char *text)
 {
     assert_int_equal(fs_rig_read(&g, node, fh, 0, 1000), 0);
@@ -99,7 +83,7 @@ static void assert_names(uint64_t dir, const char *wanted)
 
 static void write_to(const char *name, const char *text)
 {
-    uint64_t n = looked_up(ROOT, name), fh = opened(n, O_WRONLY | O_TRUNC);
+    uint64_t n = fs_rig_found(&g, ROOT, name), fh = fs_rig_opened(&g, n, O_WRONLY | O_TRUNC);
 
     assert_int_equal(fs_rig_write(&g, n, fh, 0, text, (uint32_t)strlen(text)), 0);
     assert_int_equal(fs_rig_release(&g, n, fh, false), 0);
@@ -107,32 +91,32 @@ static void write_to(const char *name, const char *text)
 
 static void what_is_written_is_read_by_those_who_had_it_open(void **s)
 {
-    uint64_t n = looked_up(ROOT, "a"), early = opened(n, O_RDONLY), fh;
+    uint64_t n = fs_rig_found(&g, ROOT, "a"), early = fs_rig_opened(&g, n, O_RDONLY), fh;
 
     (void)s;
     assert_reads(n, early, "from the host");
-    fh = opened(n, O_RDWR);
+    fh = fs_rig_opened(&g, n, O_RDWR);
     assert_int_equal(fs_rig_write(&g, n, fh, 5, "US", 2), 0);
     assert_reads(n, early, "from USe host");
     assert_reads(n, fh, "from USe host");
     assert_int_equal(fs_rig_release(&g, n, fh, false), 0);
     assert_int_equal(fs_rig_forget(&g, n, 1), 1);
-    n = looked_up(ROOT, "a");
-    assert_reads(n, opened(n, O_RDONLY), "from USe host");
+    n = fs_rig_found(&g, ROOT, "a");
+    assert_reads(n, fs_rig_opened(&g, n, O_RDONLY), "from USe host");
 }
 
 static void truncated_files_lose_their_content_only_here(void **s)
 {
     struct fuse_setattr_in in = {.valid = FATTR_SIZE, .size = 4};
-    uint64_t n = looked_up(ROOT, "a");
+    uint64_t n = fs_rig_found(&g, ROOT, "a");
 
     (void)s;
     assert_int_equal(fs_rig_call(&g, FUSE_SETATTR, n, &in, sizeof(in), NULL, 0), 0);
     assert_int_equal(((struct fuse_attr_out *)g.reply)->attr.size, 4);
-    assert_reads(n, opened(n, O_RDONLY), "from");
+    assert_reads(n, fs_rig_opened(&g, n, O_RDONLY), "from");
     write_to("b", "other");
-    n = looked_up(ROOT, "b");
-    assert_reads(n, opened(n, O_RDONLY), "other");
+    n = fs_rig_found(&g, ROOT, "b");
+    assert_reads(n, fs_rig_opened(&g, n, O_RDONLY), "other");
 }
 
 static void holes_are_kept(void **s)
@@ -143,8 +127,8 @@ static void holes_are_kept(void **s)
     (void)s;
     fs_rig_put(&g, "share/sparse", "begin");
     assert_int_equal(truncate(host("sparse"), 64 << 20), 0);
-    n = looked_up(ROOT, "sparse");
-    fh = opened(n, O_RDWR);
+    n = fs_rig_found(&g, ROOT, "sparse");
+    fh = fs_rig_opened(&g, n, O_RDWR);
     assert_int_equal(fs_rig_getattr(&g, n, &a), 0);
     assert_int_equal(a.size, 64 << 20);
     assert_in_range(a.blocks, 0, 2048);
@@ -155,7 +139,7 @@ static void holes_are_kept(void **s)
 static void owners_and_modes_are_free_for_all(void **s)
 {
     struct fuse_setattr_in in = {.valid = FATTR_UID | FATTR_GID, .uid = 4321, .gid = 8765};
-    uint64_t n = looked_up(ROOT, "a");
+    uint64_t n = fs_rig_found(&g, ROOT, "a");
     struct fuse_attr a;
 
     (void)s;
@@ -169,7 +153,7 @@ static void owners_and_modes_are_free_for_all(void **s)
         assert_int_equal(a.mode, S_IFREG | 04711);
         assert_int_equal(a.mtime, 99);
         assert_int_equal(a.size, 13);
-        opened(n, O_RDWR); /* it stays so when there is a copy */
+        fs_rig_opened(&g, n, O_RDWR); /* it stays so when there is a copy */
     }
     in = (struct fuse_setattr_in){.valid = FATTR_UID, .uid = 1};
     assert_int_equal(fs_rig_call(&g, FUSE_SETATTR, n, &in, sizeof(in), NULL, 0), 0);
@@ -178,7 +162,7 @@ static void owners_and_modes_are_free_for_all(void **s)
 
 static void names_come_and_go(void **s)
 {
-    uint64_t d = looked_up(ROOT, "d"), n, fh;
+    uint64_t d = fs_rig_found(&g, ROOT, "d"), n, fh;
 
     (void)s;
     assert_int_equal(fs_rig_create(&g, ROOT, "new", 0600, &n, &fh), 0);
@@ -204,7 +188,7 @@ static void names_come_and_go(void **s)
 
 static void an_unlinked_file_lives_while_it_is_open(void **s)
 {
-    uint64_t n = looked_up(ROOT, "a"), fh = opened(n, O_RDWR);
+    uint64_t n = fs_rig_found(&g, ROOT, "a"), fh = fs_rig_opened(&g, n, O_RDWR);
     struct fuse_attr a;
 
     (void)s;
@@ -219,24 +203,24 @@ static void an_unlinked_file_lives_while_it_is_open(void **s)
 
 static void directories_are_renamed_with_all_that_is_in_them(void **s)
 {
-    uint64_t d = looked_up(ROOT, "d"), n, fh;
+    uint64_t d = fs_rig_found(&g, ROOT, "d"), n, fh;
 
     (void)s;
     assert_int_equal(fs_rig_create(&g, d, "mine", 0600, &n, &fh), 0);
     assert_int_equal(fs_rig_rename(&g, ROOT, "d", ROOT, "e", 0), 0);
     assert_int_equal(fs_rig_lookup(&g, ROOT, "d", &n), -ENOENT);
-    assert_int_equal(looked_up(ROOT, "e"), d);
+    assert_int_equal(fs_rig_found(&g, ROOT, "e"), d);
     assert_names(d, "f mine");
-    n = looked_up(d, "f");
-    assert_reads(n, opened(n, O_RDONLY), "deep");
+    n = fs_rig_found(&g, d, "f");
+    assert_reads(n, fs_rig_opened(&g, n, O_RDONLY), "deep");
     assert_names(ROOT, "a b e l");
     assert_int_equal(fs_rig_rename(&g, ROOT, "e", d, "x", 0), -EINVAL);
     assert_int_equal(fs_rig_rename(&g, d, "f", ROOT, "a", RENAME_NOREPLACE), -EEXIST);
     assert_int_equal(fs_rig_rename(&g, d, "f", ROOT, "a", RENAME_EXCHANGE), 0);
-    assert_reads(n, opened(looked_up(ROOT, "a"), O_RDONLY), "deep");
+    assert_reads(n, fs_rig_opened(&g, fs_rig_found(&g, ROOT, "a"), O_RDONLY), "deep");
     assert_names(ROOT, "a b e l");
     assert_int_equal(fs_rig_rename(&g, ROOT, "a", ROOT, "b", 0), 0);
-    assert_int_equal(looked_up(ROOT, "b"), n);
+    assert_int_equal(fs_rig_found(&g, ROOT, "b"), n);
     assert_names(ROOT, "b e l");
     assert_int_equal(fs_rig_rename(&g, ROOT, "b", ROOT, "e", 0), -EISDIR);
     assert_int_equal(fs_rig_rename(&g, ROOT, "e", ROOT, "b", 0), -ENOTDIR);
@@ -246,7 +230,7 @@ static void directories_are_renamed_with_all_that_is_in_them(void **s)
 static void links_symbolic_and_hard(void **s)
 {
     static const char link[] = "new\0/etc/passwd";
-    uint64_t a = looked_up(ROOT, "a"), l = looked_up(ROOT, "l");
+    uint64_t a = fs_rig_found(&g, ROOT, "a"), l = fs_rig_found(&g, ROOT, "l");
     struct fuse_attr attr;
 
     (void)s;
@@ -259,11 +243,11 @@ static void links_symbolic_and_hard(void **s)
     assert_memory_equal(g.reply, "/etc/passwd", 11);
     assert_int_equal(fs_rig_call(&g, FUSE_LINK, ROOT, &(struct fuse_link_in){a}, 8, "again", 6), 0);
     assert_int_equal(fs_rig_remove(&g, ROOT, "a", false), 0);
-    assert_int_equal(looked_up(ROOT, "again"), a);
+    assert_int_equal(fs_rig_found(&g, ROOT, "again"), a);
     assert_int_equal(fs_rig_getattr(&g, a, &attr), 0);
     assert_int_equal(attr.nlink, 1);
     write_to("again", "changed");
-    assert_reads(a, opened(a, O_RDONLY), "changed");
+    assert_reads(a, fs_rig_opened(&g, a, O_RDONLY), "changed");
 }
 
 static void a_new_mount_starts_from_the_host_again(void **s)
@@ -275,8 +259,8 @@ static void a_new_mount_starts_from_the_host_again(void **s)
     assert_int_equal(fs_rig_remove(&g, ROOT, "b", false), 0);
     fs_reset(g.fs);
     assert_int_equal(fs_rig_start(&g), 0);
-    n = looked_up(ROOT, "a");
-    assert_reads(n, opened(n, O_RDONLY), "from the host");
+    n = fs_rig_found(&g, ROOT, "a");
+    assert_reads(n, fs_rig_opened(&g, n, O_RDONLY), "from the host");
     assert_names(ROOT, "a b d l");
 }
 

@@ -158,6 +158,26 @@ int fs_rig_open(struct fs_rig *g, uint64_t node, uint32_t flags, uint64_t *ret)
     return rc;
 }
 
+uint64_t fs_rig_found(struct fs_rig *g, uint64_t dir, const char *name)
+{
+    uint64_t n;
+    int rc = fs_rig_lookup(g, dir, name, &n);
+
+    if (rc)
+        ends(name, strerror(-rc));
+    return n;
+}
+
+uint64_t fs_rig_opened(struct fs_rig *g, uint64_t node, uint32_t flags)
+{
+    uint64_t fh;
+    int rc = fs_rig_open(g, node, flags, &fh);
+
+    if (rc)
+        ends("open", strerror(-rc));
+    return fh;
+}
+
 int fs_rig_create(struct fs_rig *g, uint64_t dir, const char *name, uint32_t mode, uint64_t *node, uint64_t *fh)
 {
     struct fuse_create_in in = {.flags = O_RDWR, .mode = mode};

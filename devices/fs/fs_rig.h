@@ -36,6 +36,8 @@ int fs_rig_start(struct fs_rig *g);
 /* Shorts for requests; node ids and handles in *ret, the reply's error as result. */
 int fs_rig_lookup(struct fs_rig *g, uint64_t dir, const char *name, uint64_t *ret);
 int fs_rig_open(struct fs_rig *g, uint64_t node, uint32_t flags, uint64_t *ret);
+uint64_t fs_rig_found(struct fs_rig *g, uint64_t dir, const char *name); /* lookup, which must succeed */
+uint64_t fs_rig_opened(struct fs_rig *g, uint64_t node, uint32_t flags); /* open, which must succeed */
 int fs_rig_create(struct fs_rig *g, uint64_t dir, const char *name, uint32_t mode, uint64_t *node, uint64_t *fh);
 int fs_rig_mkdir(struct fs_rig *g, uint64_t dir, const char *name, uint64_t *ret);
 int fs_rig_remove(struct fs_rig *g, uint64_t dir, const char *name, bool is_dir);

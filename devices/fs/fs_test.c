@@ -46,22 +46,6 @@ static int tear_down(void **s)
     return 0;
 }
 
-static uint64_t looked_up(uint64_t dir, const char *name)
-{
-    uint64_t n = 0;
-
-    assert_int_equal(fs_rig_lookup(&g, dir, name, &n), 0);
-    return n;
-}
-
-static uint64_t opened(uint64_t node, uint32_t flags)
-{
-    uint64_t fh = 0;
-
-    assert_int_equal(fs_rig_open(&g, node, flags, &fh), 0);
-    return fh;
-}
-
 static void assert_reply(const char *text)
 {
     assert_int_equal(g.len, strlen(text));
@@ -112,7 +96,7 @@ static void nothing_works_before_init_and_all_is_gone_after_destroy(void **s)
 
     (void)s;
     fs_rig_put(&g, "share/a", "x");
-    old = looked_up(ROOT, "a");
+    old = fs_rig_found(&g, ROOT, "a");
     assert_true(fs_mounted(g.fs));
     assert_int_equal(fs_rig_call(&g, FUSE_DESTROY, 0, NULL, 0, NULL, 0), 0);
     assert_false(fs_mounted(g.fs));
@@ -164,17 +148,17 @@ static void handles_do_only_what_they_were_opened_for(void **s)
 
     (void)s;
     fs_rig_put(&g, "share/a", "text");
-    n = looked_up(ROOT, "a");
-    fh = opened(n, O_RDONLY);
+    n = fs_rig_found(&g, ROOT, "a");
+    fh = fs_rig_opened(&g, n, O_RDONLY);
     assert_int_equal(fs_rig_write(&g, n, fh, 0, "x", 1), -EBADF);
     assert_int_equal(fs_rig_read(&g, ROOT, fh, 0, 1), -EBADF); /* another file's */
     assert_int_equal(fs_rig_release(&g, n, fh, true), -EBADF); /* not a directory's */
-    fh = opened(n, O_WRONLY);
+    fh = fs_rig_opened(&g, n, O_WRONLY);
     assert_int_equal(fs_rig_read(&g, n, fh, 0, 1), -EBADF);
     assert_int_equal(fs_rig_open(&g, n, O_ACCMODE, &fh), -EINVAL);
     assert_int_equal(fs_rig_open(&g, ROOT, O_RDONLY, &fh), -EISDIR);
     assert_int_equal(fs_rig_open(&g, n, O_DIRECTORY, &fh), -ENOTDIR);
-    fh = opened(n, O_RDWR | O_TRUNC);
+    fh = fs_rig_opened(&g, n, O_RDWR | O_TRUNC);
     assert_host_has("a", "");
 }
 
@@ -310,16 +294,16 @@ static void renamed_files_keep_their_number(void **s)
     fs_rig_put(&g, "share/a", "A");
     fs_rig_put(&g, "share/b", "B");
     assert_int_equal(fs_rig_mkdir(&g, ROOT, "d", &d), 0);
-    a = looked_up(ROOT, "a");
-    b = looked_up(ROOT, "b");
+    a = fs_rig_found(&g, ROOT, "a");
+    b = fs_rig_found(&g, ROOT, "b");
     assert_int_equal(fs_rig_rename(&g, ROOT, "a", ROOT, "b", RENAME_NOREPLACE), -EEXIST);
     assert_int_equal(fs_rig_rename(&g, ROOT, "a", ROOT, "b", RENAME_EXCHANGE), 0);
-    assert_int_equal(looked_up(ROOT, "a"), b);
+    assert_int_equal(fs_rig_found(&g, ROOT, "a"), b);
     assert_int_equal(fs_rig_rename(&g, ROOT, "b", d, "c", 0), 0);
-    assert_int_equal(looked_up(d, "c"), a);
+    assert_int_equal(fs_rig_found(&g, d, "c"), a);
     assert_host_has("d/c", "A");
     assert_int_equal(fs_rig_rename(&g, ROOT, "a", d, "c", 0), 0);
-    assert_int_equal(looked_up(d, "c"), b);
+    assert_int_equal(fs_rig_found(&g, d, "c"), b);
     assert_int_equal(fs_rig_lookup(&g, ROOT, "a", &n), -ENOENT);
     assert_int_equal(fs_rig_rename(&g, ROOT, "d", d, "e", 0), -EINVAL); /* into itself */
     assert_int_equal(fs_rig_rename(&g, d, "c", ROOT, "x", 4), -EINVAL); /* a flag that there is not */
@@ -333,7 +317,7 @@ static void links_symbolic_and_hard(void **s)
 
     (void)s;
     fs_rig_put(&g, "share/a", "A");
-    a = looked_up(ROOT, "a");
+    a = fs_rig_found(&g, ROOT, "a");
     assert_int_equal(fs_rig_call(&g, FUSE_LINK, ROOT, &(struct fuse_link_in){a}, 8, "b", 2), 0);
     assert_int_equal(((struct fuse_entry_out *)g.reply)->nodeid, a);
     assert_int_equal(fs_rig_getattr(&g, a, &attr), 0);
@@ -384,7 +368,7 @@ static void attributes_are_set(void **s)
 
     (void)s;
     fs_rig_put(&g, "share/a", "A");
-    n = looked_up(ROOT, "a");
+    n = fs_rig_found(&g, ROOT, "a");
     assert_int_equal(fs_rig_call(&g, FUSE_SETATTR, n, &in, sizeof(in), NULL, 0), 0);
     assert_int_equal(((struct fuse_attr_out *)g.reply)->attr.size, 1000);
     assert_int_equal(stat(host("a"), &st), 0);
@@ -449,7 +433,7 @@ static void extended_attributes_are_the_users_only(void **s)
     fs_rig_put(&g, "share/a", "A");
     if (setxattr(host("a"), "user.try", "", 0, 0) && errno == EOPNOTSUPP)
         skip();
-    n = looked_up(ROOT, "a");
+    n = fs_rig_found(&g, ROOT, "a");
     assert_int_equal(xattr(FUSE_SETXATTR, n, "user.k", "value", 0), 0);
     assert_int_equal(xattr(FUSE_GETXATTR, n, "user.k", NULL, 0), 0);
     assert_int_equal(((struct fuse_getxattr_out *)g.reply)->size, 5);
@@ -484,10 +468,10 @@ static void a_read_only_share_stays_as_it_is(void **s)
 
     (void)s;
     fs_rig_put(&g, "share/a", "A");
-    n = looked_up(ROOT, "a");
+    n = fs_rig_found(&g, ROOT, "a");
     assert_int_equal(fs_rig_open(&g, n, O_RDWR, &fh), -EROFS);
     assert_int_equal(fs_rig_open(&g, n, O_RDONLY | O_TRUNC, &fh), -EROFS);
-    fh = opened(n, O_RDONLY);
+    fh = fs_rig_opened(&g, n, O_RDONLY);
     assert_int_equal(fs_rig_read(&g, n, fh, 0, 10), 0);
     assert_reply("A");
     assert_int_equal(fs_rig_write(&g, n, fh, 0, "x", 1), -EROFS);
