@@ -12,7 +12,7 @@ struct chardev_class {
     size_t (*write)(struct chardev *c, const void *buf, size_t n);
 };
 
-extern const struct chardev_class chardev_stdio, chardev_null, chardev_file, chardev_pty, chardev_unix;
+extern const struct chardev_class chardev_stdio, chardev_null, chardev_file, chardev_pty, chardev_unix, chardev_fd;
 
 enum chardev_event {
     CHARDEV_READABLE = 1 << 0,

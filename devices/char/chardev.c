@@ -4,7 +4,7 @@
 #include "vmm/base/cleanup.h"
 
 static const struct chardev_class *const classes[] = {
-    &chardev_stdio, &chardev_null, &chardev_file, &chardev_pty, &chardev_unix,
+    &chardev_stdio, &chardev_null, &chardev_file, &chardev_pty, &chardev_unix, &chardev_fd,
 };
 
 static size_t null_write(struct chardev *c, const void *buf, size_t n)
@@ -63,7 +63,8 @@ int chardev_open(const char *spec, struct device *dev, struct chardev **ret, str
     if (arg && !cls->arg)
         return err_set(err, EINVAL, "\"%s\": nothing follows \"%s\"", spec, cls->name);
     if (arg ? !*arg : cls->arg && cls->arg[0] != '[')
-        return err_set(err, EINVAL, "\"%s\" lacks its path; write %s:PATH", spec, cls->name);
+        return err_set(err, EINVAL, "\"%s\" is not whole; write %s:%s", spec, cls->name,
+                       cls->arg[0] == '[' ? "PATH" : cls->arg);
     c = xcalloc(1, cls->size);
     c->cls = cls;
     c->dev = dev;

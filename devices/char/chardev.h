@@ -2,13 +2,13 @@
  * Character backends: where a serial port's or a console's bytes come from and go to.  The front end pulls: it reads
  * when it has room, so a slow guest is back-pressure and never loss.  The process must ignore SIGPIPE.
  *
- * Text form, as after --console and --serial: "stdio", "null", "file:PATH", "pty", "pty:LINK", "unix:PATH".
+ * Text form, as after --console and --serial: "stdio", "null", "file:PATH", "pty", "pty:LINK", "unix:PATH", "fd:N".
  */
 #pragma once
 #include "devices/core/device.h"
 
 /* For the `arg` of options that take one. */
-#define CHARDEV_ARG "stdio|null|file:PATH|pty[:LINK]|unix:PATH"
+#define CHARDEV_ARG "stdio|null|file:PATH|pty[:LINK]|unix:PATH|fd:N"
 
 struct chardev;
 

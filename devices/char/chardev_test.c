@@ -9,13 +9,14 @@ static void a_bad_spec_is_refused_with_the_remedy(void **s)
     static const struct {
         const char *spec, *msg;
     } cases[] = {
-        {"", "\"\" is no place for a console; there is stdio|null|file:PATH|pty[:LINK]|unix:PATH"},
-        {"stdi", "\"stdi\" is no place for a console; there is stdio|null|file:PATH|pty[:LINK]|unix:PATH"},
+        {"", "\"\" is no place for a console; there is stdio|null|file:PATH|pty[:LINK]|unix:PATH|fd:N"},
+        {"stdi", "\"stdi\" is no place for a console; there is stdio|null|file:PATH|pty[:LINK]|unix:PATH|fd:N"},
         {"null:x", "\"null:x\": nothing follows \"null\""},
         {"stdio:", "\"stdio:\": nothing follows \"stdio\""},
-        {"file", "\"file\" lacks its path; write file:PATH"},
-        {"file:", "\"file:\" lacks its path; write file:PATH"},
-        {"pty:", "\"pty:\" lacks its path; write pty:PATH"},
+        {"file", "\"file\" is not whole; write file:PATH"},
+        {"file:", "\"file:\" is not whole; write file:PATH"},
+        {"fd:", "\"fd:\" is not whole; write fd:N"},
+        {"pty:", "\"pty:\" is not whole; write pty:PATH"},
         {"file:/", "output \"/\": Is a directory; name a file in it"},
         {"unix:/nowhere/x", "socket \"/nowhere/x\": No such file or directory; check the path"},
         {"pty:/nowhere/x", "link \"/nowhere/x\": No such file or directory; check the path"},

@@ -27,7 +27,7 @@ MAY = {
     'vmm/runner': ['vmm/base', 'vmm/loop', 'vmm/machine', 'firmware/load', 'firmware/abi'],
     'vmm/report': ['vmm/base'],
     'vmm/cli': ['vmm/base', 'vmm/cpu', 'vmm/kvm', 'vmm/loop', 'vmm/machine', 'vmm/control', 'vmm/runner', 'vmm/report',
-                'devices/core', 'devices/block', 'devices/net'],
+                'devices/core', 'devices/block', 'devices/char', 'devices/net'],
     'vmm': ['vmm/base', 'vmm/cli'],
     'devices/core': BASICS,
     'devices/pci': DEVICE,

@@ -3,11 +3,14 @@
  * child process, so that whatever happens to it can be told; all that passes between the command and us goes through
  * the caller's loop, which may have many runs at once.
  *
- * All functions are for the loop's thread, which is the process's first: its end is the end of the machines.
+ * All functions are for the lane given at the start, and call back in it.  Its loop belongs to the process's first
+ * thread: the end of that is the end of the machines.
  */
 #pragma once
 #include "vmm/loop/loop.h"
 #include "vmm/machine/config.h"
+
+#define TEST_ROOT_TAG "bothy.root" /* of the virtio-fs that the guest has as its root */
 
 enum test_stream { TEST_OUT, TEST_ERR, TEST_LOG }; /* the command's two, and the kernel's log */
 enum { TEST_STREAMS = TEST_LOG + 1 };
@@ -69,11 +72,12 @@ struct test_run {
 };
 
 /* On failure nothing is called, and there is nothing to finish. */
-int test_run_start(struct test_run *r, const struct test_spec *s, struct loop *loop, struct err *err) must_check;
+int test_run_start(struct test_run *r, const struct test_spec *s, struct lane *lane, struct err *err) must_check;
 /* Ends it soon: done() follows, with TEST_STOPPED and `why` unless it was over already. */
 void test_run_stop(struct test_run *r, const char *why);
 void test_run_continue(struct test_run *r, enum test_stream s);
-/* Input for the command: bytes taken; less than n: input() follows.  0 of 0 bytes: the end of it. */
+/* Input for the command, which takes what is here returned; less than n: input() follows.  None before that was called
+ * once.  No bytes at all are the end of it. */
 size_t test_run_input(struct test_run *r, const void *bytes, size_t n);
 void test_run_resize(struct test_run *r, uint16_t cols, uint16_t rows);
 /* Its machine's process, for who wants to look at it; 0 when it is gone. */

@@ -1,0 +1,59 @@
+/*
+ * What bothy and its first process in a guest (firmware/init) say to each other.
+ *
+ * Orders are a file in the initramfs: words that each end with a NUL, KEY=VALUE, keys as below, in any order, those of
+ * one key in theirs.  Then there are four ports of a virtio console: the command's three streams, and one for lines of
+ * text.  The guest's:
+ *
+ *     ready             the command starts now
+ *     exit N OUT ERR    it ended with that code, when so many bytes had gone into the ports for its output
+ *     signal N OUT ERR  the same, by a signal
+ *     error E TEXT      the command could not be started: an errno value (0: none) and what was tried
+ *
+ * The host's: "size COLS ROWS", of its terminal.  Where the ports cannot be had, the guest writes INIT_LOG_MARK and
+ * what would follow "error" into the kernel's log, and ends the machine by its debug exit port.
+ */
+#pragma once
+
+#define INIT_FOLDER     ".bothy"
+#define INIT_PROGRAM    INIT_FOLDER "/init"
+#define INIT_ORDERS     INIT_FOLDER "/orders"
+#define INIT_MODULE     INIT_FOLDER "/%u.ko"
+#define INIT_LOG_MARK   "bothy-init: "
+#define INIT_EXIT_PORT  0xf4
+#define INIT_EXIT_ERROR 125
+
+enum {
+    INIT_ORDERS_MAX = 4 << 20, /* bytes: more than Linux takes as arguments and environment */
+    INIT_WORDS_MAX = 32768,    /* orders */
+    INIT_MODULES_MAX = 64,
+    INIT_GROUPS_MAX = 64,
+    INIT_LINE_MAX = 512, /* bytes of a line, with its end */
+};
+
+enum init_port { INIT_CONTROL, INIT_STDIN, INIT_STDOUT, INIT_STDERR, INIT_PORTS };
+#define INIT_PORT_NAMES                                                \
+    {                                                                  \
+        "bothy.control", "bothy.stdin", "bothy.stdout", "bothy.stderr" \
+    }
+
+enum init_order {
+    ORDER_MODULE, /* its name; the N-th is in INIT_MODULE */
+    ORDER_ROOT,   /* virtio-fs tag */
+    ORDER_TMP,    /* a tmpfs on this path */
+    ORDER_HOST,   /* name */
+    ORDER_CLOCK,  /* seconds since 1970 */
+    ORDER_UID,
+    ORDER_GID,
+    ORDER_GROUP, /* one more */
+    ORDER_CWD,
+    ORDER_SIZE, /* COLS ROWS: the command's streams are a terminal */
+    ORDER_NET,  /* ADDRESS GATEWAY, numbers in network order: eth0's, in a network of 24 bits */
+    ORDER_ARG,
+    ORDER_ENV,
+    INIT_ORDERS_KINDS,
+};
+#define INIT_ORDER_NAMES                                                                                    \
+    {                                                                                                       \
+        "module", "root", "tmp", "host", "clock", "uid", "gid", "group", "cwd", "size", "net", "arg", "env" \
+    }

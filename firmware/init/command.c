@@ -1,0 +1,329 @@
+/*
+ * The command and its streams.  Between them and the ports are pipes, or a terminal: programs open /dev/stdout again,
+ * ask what it is, and leave it to children, none of which a port would bear.
+ */
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+#include "firmware/init/init.h"
+
+enum { CHUNK = 65536, KERNEL_SIGSET = 8, EXIT_CANNOT_RUN = 126, EXIT_NOT_FOUND = 127 };
+
+/* Bytes on their way from one descriptor to another. */
+struct pump {
+    int from, to;   /* -1: closed */
+    char *buf;      /* CHUNK bytes */
+    size_t at, n;   /* what of it is not yet out */
+    uint64_t moved; /* bytes that are */
+};
+
+struct session {
+    struct pump pumps[3]; /* by the command's descriptor; one terminal is on the first two */
+    int children;         /* signalfd */
+    int theirs[3];        /* the command's ends */
+    int terminal;         /* its other end, or -1 */
+    long pid;
+    int status;
+    bool ended;
+    struct line said; /* what came by the control port so far */
+};
+
+static void pump_close(struct pump *p)
+{
+    if (p->from >= 0)
+        SYS(close, p->from);
+    if (p->to >= 0)
+        SYS(close, p->to);
+    p->from = p->to = -1;
+    p->at = p->n = 0;
+}
+
+/* What it waits for. */
+static struct pollfd pump_wish(const struct pump *p)
+{
+    bool full = p->at < p->n;
+
+    return (struct pollfd){.fd = full ? p->to : p->from, .events = full ? POLLOUT : POLLIN};
+}
+
+static bool is_again(long r)
+{
+    return r == -11 /* EAGAIN */ || r == -4 /* EINTR */;
+}
+
+/* Moves what can be without waiting; true: something was. */
+static bool pump_step(struct pump *p)
+{
+    long r;
+
+    if (p->from < 0)
+        return false;
+    if (p->at == p->n) {
+        r = SYS(read, p->from, p->buf, CHUNK);
+        if (is_again(r))
+            return false;
+        if (r <= 0) {
+            pump_close(p);
+            return false;
+        }
+        p->at = 0;
+        p->n = (size_t)r;
+    }
+    r = SYS(write, p->to, p->buf + p->at, p->n - p->at);
+    if (is_again(r))
+        return false;
+    if (r < 0) {
+        pump_close(p);
+        return false;
+    }
+    p->at += (size_t)r;
+    p->moved += (uint64_t)r;
+    return true;
+}
+
+static void make_pipes(struct session *s, const struct orders *o)
+{
+    for (int fd = 0; fd < 3; fd++) {
+        int ends[2];
+        long r = SYS(pipe2, ends, O_CLOEXEC | O_NONBLOCK);
+        int ours = fd ? ends[0] : ends[1];
+
+        if (r < 0)
+            fail(r, "make a pipe", NULL);
+        s->theirs[fd] = fd ? ends[1] : ends[0];
+        SYS(fcntl, s->theirs[fd], F_SETFL, 0);
+        SYS(fchown, s->theirs[fd], o->uid, o->gid); /* so that it may open /dev/stdout */
+        s->pumps[fd].from = fd ? ours : ports[INIT_STDIN];
+        s->pumps[fd].to = fd ? ports[INIT_STDIN + fd] : ours;
+    }
+}
+
+static void set_size(const struct session *s, unsigned cols, unsigned rows)
+{
+    struct winsize size = {.ws_col = (unsigned short)cols, .ws_row = (unsigned short)rows};
+
+    if (s->terminal >= 0)
+        SYS(ioctl, s->terminal, TIOCSWINSZ, &size);
+}
+
+static void make_terminal(struct session *s, const struct orders *o)
+{
+    long fd = SYS(open, "/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK), r = fd;
+    int unlock = 0;
+
+    if (fd >= 0)
+        r = SYS(ioctl, fd, TIOCSPTLCK, &unlock);
+    if (r >= 0)
+        r = SYS(ioctl, fd, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (r < 0)
+        fail(r, "make a terminal (CONFIG_UNIX98_PTYS)", NULL);
+    SYS(fchown, r, o->uid, 5 /* tty */);
+    s->theirs[0] = s->theirs[1] = s->theirs[2] = (int)r;
+    s->terminal = (int)fd;
+    s->pumps[0].from = ports[INIT_STDIN];
+    s->pumps[0].to = (int)fd;
+    s->pumps[1].from = (int)SYS(fcntl, fd, F_DUPFD_CLOEXEC, 3);
+    s->pumps[1].to = ports[INIT_STDOUT];
+    set_size(s, o->cols, o->rows);
+}
+
+static const char *path_of(char *const *env)
+{
+    for (; *env; env++) {
+        const char *e = *env;
+
+        if (e[0] == 'P' && e[1] == 'A' && e[2] == 'T' && e[3] == 'H' && e[4] == '=')
+            return e + 5;
+    }
+    return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+}
+
+static bool has_slash(const char *s)
+{
+    while (*s && *s != '/')
+        s++;
+    return *s;
+}
+
+/* As execvp(3) looks for it; returns only why not. */
+static long execute(const struct orders *o)
+{
+    const char *name = o->argv[0], *dir = path_of(o->envp);
+    long worst = -2 /* ENOENT */;
+    char path[4096];
+
+    if (has_slash(name))
+        return SYS(execve, name, o->argv, o->envp);
+    for (;;) {
+        size_t n = 0;
+        long r;
+
+        while (dir[n] && dir[n] != ':')
+            n++;
+        if (path_join(n ? dir : ".", n ? n : 1, name, path, sizeof(path))) {
+            r = SYS(execve, path, o->argv, o->envp);
+            if (r != -2 && r != -20 /* ENOTDIR */)
+                worst = r;
+        }
+        if (!dir[n])
+            return worst;
+        dir += n + 1;
+    }
+}
+
+static void say(const char *text)
+{
+    SYS(write, 2, text, text_length(text));
+}
+
+__attribute__((noreturn)) static void become_command(const struct session *s, const struct orders *o)
+{
+    uint64_t none = 0;
+    long r;
+
+    for (int fd = 0; fd < 3; fd++)
+        SYS(dup2, s->theirs[fd], fd);
+    SYS(setsid);
+    if (o->tty)
+        SYS(ioctl, 0, TIOCSCTTY, 0);
+    SYS(rt_sigprocmask, SIG_SETMASK, &none, NULL, KERNEL_SIGSET);
+    r = SYS(setgroups, o->ngroups, o->groups);
+    if (r >= 0)
+        r = SYS(setresgid, o->gid, o->gid, o->gid);
+    if (r >= 0)
+        r = SYS(setresuid, o->uid, o->uid, o->uid);
+    if (r >= 0)
+        r = execute(o);
+    say("bothy test: ");
+    say(o->argv[0]);
+    say(r == -2    ? ": the guest has no such program\n"
+        : r == -13 ? ": it may not be run by that user\n"
+        : r == -8  ? ": it is no program for this kernel; does a script lack its #! line?\n"
+                   : ": the guest cannot run it\n");
+    SYS(exit_group, r == -2 ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN);
+    __builtin_unreachable();
+}
+
+/* Orphans are ours, too. */
+static void reap(struct session *s)
+{
+    char info[128];
+    int status;
+    long pid;
+
+    while (SYS(read, s->children, info, sizeof(info)) > 0)
+        ;
+    while ((pid = SYS(wait4, -1, &status, WNOHANG, NULL)) > 0)
+        if (pid == s->pid) {
+            s->status = status;
+            s->ended = true;
+        }
+}
+
+/* "size COLS ROWS" is all that the host says. */
+static void listen(struct session *s)
+{
+    char c;
+
+    while (SYS(read, ports[INIT_CONTROL], &c, 1) == 1) {
+        static const char word[] = "size ";
+        uint64_t size[2];
+        size_t i = 0;
+
+        if (c != '\n' && s->said.n < sizeof(s->said.text) - 1) {
+            s->said.text[s->said.n++] = c;
+            continue;
+        }
+        s->said.text[s->said.n] = 0;
+        while (word[i] && word[i] == s->said.text[i])
+            i++;
+        if (!word[i] && parse_two(s->said.text + i, UINT16_MAX, size))
+            set_size(s, (unsigned)size[0], (unsigned)size[1]);
+        s->said.n = 0;
+    }
+}
+
+static void carry(struct session *s)
+{
+    while (!s->ended) {
+        struct pollfd fds[5] = {{.fd = s->children, .events = POLLIN}, {.fd = ports[INIT_CONTROL], .events = POLLIN}};
+
+        for (unsigned i = 0; i < 3; i++)
+            fds[2 + i] = pump_wish(&s->pumps[i]);
+        SYS(poll, fds, 5, -1);
+        for (unsigned i = 0; i < 3; i++)
+            if (fds[2 + i].revents)
+                pump_step(&s->pumps[i]);
+        if (fds[1].revents & POLLIN)
+            listen(s);
+        if (fds[0].revents)
+            reap(s);
+    }
+}
+
+/* All that the command itself has written; what it left behind may write for ever, so that is not waited for. */
+static void drain(struct pump *p)
+{
+    while (p->from >= 0) {
+        struct pollfd room = {.fd = p->to, .events = POLLOUT};
+
+        if (pump_step(p))
+            continue;
+        if (p->from < 0 || p->at == p->n)
+            return;
+        SYS(poll, &room, 1, -1);
+    }
+}
+
+static void report(const struct session *s)
+{
+    struct line l = {.n = 0};
+    bool exited = WIFEXITED(s->status);
+
+    line_add(&l, exited ? "exit " : "signal ");
+    line_number(&l, (uint64_t)(exited ? WEXITSTATUS(s->status) : WTERMSIG(s->status)));
+    for (unsigned i = 1; i < 3; i++) {
+        line_add(&l, " ");
+        line_number(&l, s->pumps[i].moved);
+    }
+    line_send(&l);
+}
+
+void run_command(const struct orders *o)
+{
+    uint64_t child = 1ull << (SIGCHLD - 1);
+    struct session s = {.terminal = -1};
+    struct line ready = {.n = 0};
+    long r = SYS(chdir, o->cwd);
+
+    if (r < 0)
+        fail(r, "enter the working directory ", o->cwd);
+    for (unsigned i = 0; i < 3; i++)
+        s.pumps[i] = (struct pump){.from = -1, .to = -1, .buf = pages(CHUNK)};
+    SYS(rt_sigprocmask, SIG_BLOCK, &child, NULL, KERNEL_SIGSET);
+    s.children = (int)SYS(signalfd4, -1, &child, KERNEL_SIGSET, O_CLOEXEC | O_NONBLOCK);
+    if (s.children < 0)
+        fail(s.children, "wait for the command (CONFIG_SIGNALFD)", NULL);
+    if (o->tty)
+        make_terminal(&s, o);
+    else
+        make_pipes(&s, o);
+    line_add(&ready, "ready");
+    line_send(&ready);
+    s.pid = SYS(fork);
+    if (s.pid == 0)
+        become_command(&s, o);
+    if (s.pid < 0)
+        fail(s.pid, "start a process", NULL);
+    for (int fd = 0; fd < (o->tty ? 1 : 3); fd++)
+        SYS(close, s.theirs[fd]);
+    carry(&s);
+    drain(&s.pumps[1]);
+    drain(&s.pumps[2]);
+    SYS(sync);
+    report(&s);
+}

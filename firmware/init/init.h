@@ -1,0 +1,45 @@
+/*
+ * The first process of a guest that runs a test.  It comes with no library and needs nothing from the root file system:
+ * boot.c makes the kernel usable and finds the ports, root.c the file systems, command.c runs what was ordered and
+ * carries its streams.
+ */
+#pragma once
+#include "firmware/init/orders.h"
+#include "firmware/init/sys.h"
+
+/* A line for the host, cut where it gets too long. */
+struct line {
+    char text[INIT_LINE_MAX];
+    size_t n;
+};
+void line_add(struct line *l, const char *text);
+void line_number(struct line *l, uint64_t v);
+/* Ends it, and sends it by the control port. */
+void line_send(struct line *l);
+
+/* The end of all: tells the host of `text` and `more` (may be NULL), what was tried, and the result. */
+__attribute__((noreturn)) void fail(long result, const char *text, const char *more);
+/* The host ends the machine. */
+__attribute__((noreturn)) void wait_for_the_end(void);
+
+extern int ports[INIT_PORTS]; /* -1: not found yet */
+
+/* The compiler makes calls of these, too. */
+void *memcpy(void *dst, const void *src, size_t n);
+void *memset(void *dst, int c, size_t n);
+
+size_t text_length(const char *s);
+bool text_equal(const char *a, const char *b);
+/* "a/b" into `ret`, or false where it does not fit. */
+bool path_join(const char *a, size_t alen, const char *b, char *ret, size_t size);
+/* Whole pages, all zeroes. */
+void *pages(size_t n);
+
+/* Loads the modules, mounts what the ports need, and waits until the host listens at all of them. */
+void open_ports(const struct orders *o);
+/* Makes the ordered root this process's, with what tests expect below it. */
+void enter_root(const struct orders *o);
+/* The loopback interface, and the network that was ordered. */
+void start_network(const struct orders *o);
+/* Runs the command, reports how it ended. */
+void run_command(const struct orders *o);

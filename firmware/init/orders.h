@@ -1,0 +1,28 @@
+/* The orders, parsed.  Strings are within the text.  Needs no C library: unit tests have it too. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "firmware/abi/init.h"
+
+struct orders {
+    const char *modules[INIT_MODULES_MAX];
+    unsigned nmodules;
+    const char *root, *tmp, *host, *cwd;
+    uint64_t clock;
+    uint32_t uid, gid, groups[INIT_GROUPS_MAX];
+    unsigned ngroups;
+    bool tty, net;
+    uint16_t cols, rows;
+    uint32_t address, gateway;
+    char **argv, **envp; /* NULL-terminated, within `words` */
+};
+
+/* Room for the pointers to them: arguments, environment, and a NULL after each. */
+enum { ORDERS_POINTERS = INIT_WORDS_MAX + 2 };
+
+/* NULL, or what is wrong; `text` is n bytes. */
+const char *orders_parse(char *text, size_t n, char **pointers, struct orders *ret);
+/* Two decimal numbers with a blank between; false where that is not what it is, or one is above `max`. */
+bool parse_two(const char *text, uint64_t max, uint64_t ret[2]);

@@ -1,0 +1,54 @@
+#include <linux/magic.h>
+#include <sys/mount.h>
+
+#include "firmware/init/init.h"
+
+static const struct {
+    const char *path, *type, *options;
+    unsigned long flags;
+    bool needed;
+} mounts[] = {
+    {"proc", "proc", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, true},
+    {"sys", "sysfs", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, true},
+    {"dev", "devtmpfs", NULL, MS_NOSUID, true},
+    {"dev/pts", "devpts", "gid=5,mode=620,ptmxmode=666", MS_NOSUID | MS_NOEXEC, false},
+    {"dev/shm", "tmpfs", "mode=1777", MS_NOSUID | MS_NODEV, false},
+    {"run", "tmpfs", "mode=755", MS_NOSUID | MS_NODEV, false},
+    {"sys/fs/cgroup", "cgroup2", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, false},
+    {"sys/fs/bpf", "bpf", "mode=700", MS_NOSUID | MS_NODEV | MS_NOEXEC, false},
+    {"sys/kernel/debug", "debugfs", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, false},
+    {"sys/kernel/tracing", "tracefs", NULL, MS_NOSUID | MS_NODEV | MS_NOEXEC, false},
+};
+
+static const char *const links[][2] = {
+    {"/proc/self/fd", "/dev/fd"},
+    {"/proc/self/fd/0", "/dev/stdin"},
+    {"/proc/self/fd/1", "/dev/stdout"},
+    {"/proc/self/fd/2", "/dev/stderr"},
+};
+
+#define NEW_ROOT "/" INIT_FOLDER "/root"
+
+void enter_root(const struct orders *o)
+{
+    long r;
+
+    SYS(mkdir, NEW_ROOT, 0755);
+    r = SYS(mount, o->root, NEW_ROOT, "virtiofs", 0, NULL);
+    if (r < 0)
+        fail(r, "mount its root (CONFIG_VIRTIO_FS)", NULL);
+    if ((r = SYS(chdir, NEW_ROOT)) < 0)
+        fail(r, "enter its root", NULL);
+    for (unsigned i = 0; i < array_len(mounts); i++) {
+        SYS(mkdir, mounts[i].path, 0755);
+        r = SYS(mount, mounts[i].type, mounts[i].path, mounts[i].type, mounts[i].flags, mounts[i].options);
+        if (r < 0 && mounts[i].needed)
+            fail(r, "mount in its root /", mounts[i].path);
+    }
+    if ((r = SYS(mount, ".", "/", NULL, MS_MOVE, NULL)) < 0 || (r = SYS(chroot, ".")) < 0)
+        fail(r, "make the mounted root its own", NULL);
+    if (o->tmp && (r = SYS(mount, "tmpfs", o->tmp, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")) < 0)
+        fail(r, "mount a tmpfs (CONFIG_TMPFS) on ", o->tmp);
+    for (unsigned i = 0; i < array_len(links); i++)
+        SYS(symlink, links[i][0], links[i][1]);
+}

@@ -1,0 +1,320 @@
+/*
+ * Theory of operation.  Our standard streams are shared with whoever started us, so they stay in the mode they are in.
+ * What poll() calls ready is written to by PIPE_BUF bytes at most, for which a pipe that is ready has room; so nothing
+ * waits but in the loop, and limits of time hold even when nobody reads what the guest writes.
+ */
+#include "vmm/cli/test_one.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+
+#include "devices/char/terminal.h"
+#include "vmm/base/cleanup.h"
+
+enum {
+    IN_MAX = 64 << 10,
+    TAIL_MAX = 32 << 10, /* bytes of the kernel's log kept for a report */
+    TAIL_LINES = 20,     /* how much of them is shown */
+    ESCAPE = 0x1d,       /* Ctrl-] */
+};
+
+struct one {
+    struct test_run run;
+    struct test_spec *spec;
+    struct loop *loop;
+    struct lane lane;
+    struct watch in, out[2], wake, signals;
+    int log;
+    bool over, escape;
+    size_t in_at, in_n; /* what of `input` the command has not taken */
+    char input[IN_MAX];
+    uint64_t tail_n; /* bytes of the log there ever were */
+    char tail[TAIL_MAX];
+};
+
+static struct one *one_of(struct test_run *r)
+{
+    return container_of(r, struct one, run);
+}
+
+static bool may_write(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+    return poll(&p, 1, 0) == 1;
+}
+
+static size_t write_out(struct one *o, enum test_stream which, const char *bytes, size_t n)
+{
+    struct watch *w = &o->out[which];
+    size_t done = 0;
+
+    while (done < n && may_write(w->fd)) {
+        ssize_t r = write(w->fd, bytes + done, min_u64(n - done, PIPE_BUF));
+
+        if (r < 0 && errno != EAGAIN && errno != EINTR) {
+            char why[128];
+
+            snprintf(why, sizeof(why), "standard %s: %s", which == TEST_OUT ? "output" : "error", strerror(errno));
+            test_run_stop(&o->run, why);
+            return n;
+        }
+        if (r < 0)
+            break;
+        done += (size_t)r;
+    }
+    watch_set(w, done < n ? EPOLLOUT : 0);
+    return done;
+}
+
+static size_t keep_log(struct one *o, const char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        o->tail[o->tail_n++ % TAIL_MAX] = bytes[i];
+    for (size_t done = 0; o->log >= 0 && done < n;) {
+        ssize_t r = write(o->log, bytes + done, n - done);
+
+        if (r < 0) {
+            fprintf(stderr, "bothy test: the kernel's log: %s; it is not whole\n", strerror(errno));
+            o->log = -1;
+        }
+        done += (size_t)max_u64(r < 0 ? 0 : (uint64_t)r, 0);
+    }
+    return n;
+}
+
+static size_t output(struct test_run *r, enum test_stream s, const void *bytes, size_t n)
+{
+    return s == TEST_LOG ? keep_log(one_of(r), bytes, n) : write_out(one_of(r), s, bytes, n);
+}
+
+static void out_ready(struct watch *w, uint32_t revents)
+{
+    struct one *o = w->fd == STDOUT_FILENO ? container_of(w, struct one, out[TEST_OUT])
+                                           : container_of(w, struct one, out[TEST_ERR]);
+
+    (void)revents;
+    test_run_continue(&o->run, w == &o->out[TEST_OUT] ? TEST_OUT : TEST_ERR);
+}
+
+/* Ctrl-] q is the way out of a guest that hangs; Ctrl-] twice is one for the guest. */
+static size_t take_keys(struct one *o, char *p, size_t n)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!o->escape && p[i] == ESCAPE) {
+            o->escape = true;
+            continue;
+        }
+        if (o->escape && p[i] == 'q')
+            test_run_stop(&o->run, "ended by Ctrl-] q");
+        else if (!o->escape || p[i] == ESCAPE)
+            p[kept++] = p[i];
+        o->escape = false;
+    }
+    return kept;
+}
+
+static void in_ready(struct watch *w, uint32_t revents)
+{
+    struct one *o = container_of(w, struct one, in);
+    ssize_t n = read(w->fd, o->input, sizeof(o->input));
+
+    (void)revents;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        watch_set(w, 0);
+        test_run_input(&o->run, NULL, 0);
+        return;
+    }
+    o->in_n = o->spec->tty ? take_keys(o, o->input, (size_t)n) : (size_t)n;
+    o->in_at = o->in_n ? test_run_input(&o->run, o->input, o->in_n) : 0;
+    if (o->in_at < o->in_n)
+        watch_set(w, 0);
+}
+
+static void input(struct test_run *r)
+{
+    struct one *o = one_of(r);
+
+    if (o->in_at < o->in_n)
+        o->in_at += test_run_input(r, o->input + o->in_at, o->in_n - o->in_at);
+    if (o->in_at == o->in_n)
+        watch_set(&o->in, EPOLLIN);
+}
+
+static void done(struct test_run *r)
+{
+    one_of(r)->over = true;
+    loop_quit(one_of(r)->loop);
+}
+
+static bool terminal_size(uint16_t *cols, uint16_t *rows)
+{
+    struct winsize size;
+
+    if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size))
+        return false;
+    *cols = size.ws_col;
+    *rows = size.ws_row;
+    return true;
+}
+
+static void terminal_changed(struct watch *w, uint32_t revents)
+{
+    struct one *o = container_of(w, struct one, wake);
+    uint16_t cols, rows;
+    uint64_t count;
+
+    (void)revents;
+    if (read(w->fd, &count, sizeof(count)) == sizeof(count) && terminal_resume() && terminal_size(&cols, &rows))
+        test_run_resize(&o->run, cols, rows);
+}
+
+static void signal_arrived(struct watch *w, uint32_t revents)
+{
+    struct one *o = container_of(w, struct one, signals);
+    struct signalfd_siginfo si;
+
+    (void)revents;
+    if (read(w->fd, &si, sizeof(si)) == sizeof(si))
+        test_run_stop(&o->run, strsignal((int)si.ssi_signo));
+}
+
+static void show_tail(const struct one *o)
+{
+    uint64_t first = o->tail_n > TAIL_MAX ? o->tail_n - TAIL_MAX : 0, at = o->tail_n;
+    unsigned lines = 0;
+
+    while (at > first && (lines += o->tail[(at - 1) % TAIL_MAX] == '\n') <= TAIL_LINES)
+        at--;
+    if (at == o->tail_n)
+        return;
+    fputs("bothy test: the kernel's last words:\n", stderr);
+    for (; at < o->tail_n; at++)
+        if (o->tail[at % TAIL_MAX] != '\r')
+            fputc(o->tail[at % TAIL_MAX], stderr);
+}
+
+static void report(const struct one *o)
+{
+    const struct test_result *r = &o->run.result;
+
+    switch (r->outcome) {
+    case TEST_PASS:
+        break;
+    case TEST_FAIL:
+        if (r->signal)
+            fprintf(stderr, "bothy test: %s: %s\n", o->spec->name, r->why);
+        break;
+    case TEST_TIMEOUT:
+    case TEST_CRASH:
+        show_tail(o);
+        fprintf(stderr, "bothy test: %s: %s: %s\n", o->spec->name, test_outcome_words[r->outcome], r->why);
+        break;
+    case TEST_ERROR:
+    case TEST_STOPPED:
+        fprintf(stderr, "bothy test: %s: %s\n", o->spec->name, r->why);
+        break;
+    }
+}
+
+static int watch_signals(struct one *o, struct err *err)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    o->signals = (struct watch){.lane = &o->lane, .events = EPOLLIN, .ready = signal_arrived};
+    o->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (o->signals.fd < 0)
+        return err_set(err, errno, "signalfd: %s", strerror(errno));
+    watch_add(&o->signals);
+    return 0;
+}
+
+/* What is in the background must not read its terminal. */
+static bool has_input(void)
+{
+    return !isatty(STDIN_FILENO) || tcgetpgrp(STDIN_FILENO) == getpgrp();
+}
+
+static int start(struct one *o, struct err *err)
+{
+    struct test_spec *s = o->spec;
+    int r = watch_signals(o, err);
+
+    s->stdin_open = has_input();
+    s->tty = s->stdin_open && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && terminal_size(&s->cols, &s->rows);
+    o->in = (struct watch){.lane = &o->lane, .fd = STDIN_FILENO, .ready = in_ready};
+    o->out[TEST_OUT] = (struct watch){.lane = &o->lane, .fd = STDOUT_FILENO, .ready = out_ready};
+    o->out[TEST_ERR] = (struct watch){.lane = &o->lane, .fd = STDERR_FILENO, .ready = out_ready};
+    o->run = (struct test_run){.output = output, .input = input, .done = done};
+    if (r >= 0)
+        r = test_run_start(&o->run, s, &o->lane, err);
+    if (r < 0)
+        return r;
+    watch_add(&o->in);
+    watch_add(&o->out[TEST_OUT]);
+    watch_add(&o->out[TEST_ERR]);
+    if (!s->tty)
+        return 0;
+    o->wake = (struct watch){.lane = &o->lane, .events = EPOLLIN, .ready = terminal_changed};
+    r = terminal_enter(STDIN_FILENO, &o->wake.fd, err);
+    if (r >= 0)
+        watch_add(&o->wake);
+    return r;
+}
+
+static void stop(struct one *o)
+{
+    watch_del(&o->in);
+    watch_del(&o->out[TEST_OUT]);
+    watch_del(&o->out[TEST_ERR]);
+    watch_del(&o->wake);
+    watch_del(&o->signals);
+    if (o->spec->tty)
+        terminal_leave();
+    if (o->signals.fd >= 0)
+        close(o->signals.fd);
+    if (o->run.child)
+        test_run_fini(&o->run);
+}
+
+int test_one(struct test_spec *s, int log, struct err *err)
+{
+    struct one *o cleanup_free = xcalloc(1, sizeof(*o));
+    int r;
+
+    o->spec = s;
+    o->log = log;
+    o->signals.fd = -1;
+    r = loop_create("test", &o->loop, err);
+    if (r < 0)
+        return r;
+    lane_init(&o->lane, o->loop);
+    lane_lock(&o->lane);
+    r = start(o, err);
+    lane_unlock(&o->lane);
+    while (r >= 0 && !o->over)
+        loop_run(o->loop);
+    lane_lock(&o->lane);
+    stop(o);
+    lane_unlock(&o->lane);
+    if (r >= 0) {
+        report(o);
+        r = o->run.result.code;
+    }
+    lane_fini(&o->lane);
+    loop_destroy(o->loop);
+    return r;
+}

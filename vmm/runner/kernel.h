@@ -1,0 +1,17 @@
+/* Which file a user means by a kernel, and where its modules are. */
+#pragma once
+#include "vmm/base/base.h"
+#include "vmm/base/err.h"
+
+struct kernel_place {
+    char *file;        /* bzImage or vmlinux; owned */
+    char *modules;     /* lib/modules/VERSION; NULL: none found.  Owned */
+    char version[128]; /* empty: the file does not say */
+};
+
+/*
+ * `what`: a file, a kernel's build tree, the version of an installed kernel, or NULL: the running kernel's file, else
+ * the newest that is installed.
+ */
+int kernel_find(const char *what, struct kernel_place *ret, struct err *err) must_check;
+void kernel_place_fini(struct kernel_place *k);

@@ -1,0 +1,140 @@
+#include "vmm/runner/modules.h"
+
+#include <stdio.h>
+
+#include "firmware/load/payload.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/runner/file.h"
+
+enum { DEP_MAX = 16 << 20 };
+
+int modules_open(struct modules *m, const char *dir, struct err *err)
+{
+    char *dep cleanup_free = NULL, *builtin cleanup_free = NULL;
+    size_t n;
+
+    *m = (struct modules){.dir = dir};
+    if (asprintf(&dep, "%s/modules.dep", dir) < 0 || asprintf(&builtin, "%s/modules.builtin", dir) < 0)
+        abort();
+    if (file_read(dep, DEP_MAX, &m->dep, &n) < 0)
+        return err_set(err, errno,
+                       "modules \"%s\": modules.dep: %s; give --modules a kernel's lib/modules/VERSION, "
+                       "after depmod -b there",
+                       dir, strerror(errno));
+    if (file_read(builtin, DEP_MAX, &m->builtin, &n) < 0)
+        m->builtin = xstrdup(""); /* old kernels have none */
+    return 0;
+}
+
+void modules_close(struct modules *m)
+{
+    free(m->dep);
+    free(m->builtin);
+    *m = (struct modules){0};
+}
+
+/* The name in a path: up to ".ko", where '-' and '_' are the same. */
+static bool is_named(const char *path, size_t len, const char *name)
+{
+    const char *base = memrchr(path, '/', len);
+    size_t n = strlen(name);
+
+    base = base ? base + 1 : path;
+    if ((size_t)(path + len - base) < n + 3 || memcmp(base + n, ".ko", 3) != 0)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (base[i] != name[i] && !(strchr("-_", base[i]) && strchr("-_", name[i])))
+            return false;
+    return true;
+}
+
+static int put(struct module_list *list, const char *path, size_t len, struct err *err)
+{
+    for (unsigned i = 0; i < list->n; i++)
+        if (list->len[i] == len && !memcmp(list->paths[i], path, len))
+            return 0;
+    if (list->n == MODULES_MAX)
+        return err_set(err, E2BIG, "modules.dep wants more than %d modules loaded; is it damaged?", MODULES_MAX);
+    list->paths[list->n] = path;
+    list->len[list->n++] = len;
+    return 0;
+}
+
+/* A line is "PATH: NEEDED…", each of which comes before what it needs itself. */
+static int put_line(struct module_list *list, const char *line, size_t len, struct err *err)
+{
+    const char *end = line + len;
+    int r = 0;
+
+    while (end > line && r >= 0) {
+        const char *start = end;
+
+        while (start > line && start[-1] != ' ')
+            start--;
+        if (end > start)
+            r = put(list, start, (size_t)(end - start) - (end[-1] == ':'), err);
+        end = start - (start > line);
+    }
+    return r;
+}
+
+int modules_need(const struct modules *m, const char *name, struct module_list *list, struct err *err)
+{
+    const char *texts[] = {m->dep, m->builtin};
+
+    for (unsigned i = 0; i < array_len(texts); i++)
+        for (const char *line = texts[i]; *line;) {
+            size_t len = strcspn(line, "\n");
+
+            if (is_named(line, strcspn(line, ":\n"), name))
+                return i == 0 ? put_line(list, line, len, err) : 0;
+            line += len + (line[len] == '\n');
+        }
+    return err_set(err, ENOENT, "%s: neither a module nor built in", name);
+}
+
+static bool is_elf(const uint8_t *p, size_t n)
+{
+    return n > 4 && !memcmp(p, "\177ELF", 4);
+}
+
+int modules_read(const struct modules *m, const struct module_list *list, unsigned at, uint8_t **ret, size_t *n,
+                 struct err *err)
+{
+    char *path cleanup_free = NULL, *data cleanup_free = NULL;
+    struct buf out cleanup_buf = {0};
+    size_t len;
+    int r;
+
+    if (asprintf(&path, "%s/%.*s", m->dir, (int)list->len[at], list->paths[at]) < 0)
+        abort();
+    if (file_read(path, MODULE_BYTES_MAX, &data, &len) < 0)
+        return err_file(err, errno, "module", path);
+    if (is_elf((uint8_t *)data, len)) {
+        *ret = (uint8_t *)take_ptr(data);
+        *n = len;
+        return 0;
+    }
+    r = payload_decompress((uint8_t *)data, len, MODULE_BYTES_MAX, &out, &len);
+    if (r < 0 || !is_elf(out.p, len))
+        return err_set(err, r < 0 ? -r : ENOEXEC,
+                       "module \"%s\": neither a module nor compressed in a way that this "
+                       "bothy knows; bothy doctor lists what it was built with",
+                       path);
+    *ret = xcalloc(1, len);
+    memcpy(*ret, out.p, len);
+    *n = len;
+    return 0;
+}
+
+void module_name(const struct module_list *list, unsigned at, char *ret, size_t size)
+{
+    const char *path = list->paths[at], *base = memrchr(path, '/', list->len[at]);
+    size_t n;
+
+    base = base ? base + 1 : path;
+    n = (size_t)min_u64((size_t)(path + list->len[at] - base), size - 1);
+    memcpy(ret, base, n);
+    ret[n] = 0;
+    ret[strcspn(ret, ".")] = 0;
+}

@@ -1,0 +1,671 @@
+/*
+ * Theory of operation.  The machine is `bothy run` with a configuration made here, in a child process that dies with
+ * us.  A socket pair leads to each port of the guest's first process, to the serial port that has the kernel's log, and
+ * to the child's standard error.  When the first process has said how the command ended and how many bytes went before
+ * that, and those have been taken, the machine is told to quit.  Whatever happens, the run is over when the child is
+ * gone and all its streams have come to their ends.
+ */
+#include "vmm/runner/run.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "firmware/abi/init.h"
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/exit_code.h"
+#include "vmm/machine/config.h"
+#include "vmm/runner/pack.h"
+#include "vmm/runner/said.h"
+
+const char *const test_outcome_words[] = {
+    [TEST_PASS] = "pass",   [TEST_FAIL] = "fail",       [TEST_TIMEOUT] = "timeout", [TEST_CRASH] = "crash",
+    [TEST_ERROR] = "error", [TEST_STOPPED] = "stopped", [TEST_STOPPED + 1] = NULL,
+};
+
+enum {
+    CHUNK = 65536,
+    QUIT_S = 5, /* what an orderly end may take before it becomes another */
+    /* The child's descriptors. */
+    FD_CONFIG = 3,
+    FD_INITRD,
+    FD_CONTROL,
+    FD_STDIN,
+    FD_STREAMS, /* TEST_OUT, TEST_ERR, TEST_LOG */
+    FD_END = FD_STREAMS + TEST_STREAMS,
+};
+
+/* What comes from the guest. */
+struct stream {
+    struct watch watch;
+    struct test_child *child;
+    enum test_stream which;
+    bool ended;
+    size_t at, n; /* what of `buf` has not been taken */
+    char buf[CHUNK];
+};
+
+struct test_child {
+    struct test_run *run;
+    const struct test_spec *spec;
+    struct lane *lane;
+    pid_t pid;  /* 0: gone */
+    int status; /* of its end */
+    struct watch gone, control, complaint, input;
+    struct timer boot, silence, total, quit;
+    struct stream streams[TEST_STREAMS];
+    uint64_t start_ns, command_ns; /* when */
+    bool decided;                  /* the result stands; what is left is to end the machine */
+    bool said_end;                 /* the first process told how the command ended */
+    struct said end;
+    enum test_phase phase;
+    char line[INIT_LINE_MAX]; /* of the control port, so far */
+    size_t line_n;
+    char complained[512]; /* the last line on the child's standard error */
+    size_t complained_n;
+    char log_line[INIT_LINE_MAX], log_told[INIT_LINE_MAX]; /* of the kernel's log: so far; the one that says why */
+    size_t log_n;
+};
+
+static uint64_t now(struct test_child *c)
+{
+    return loop_now(c->lane->loop, CLK_HOST);
+}
+
+static void enter_phase(struct test_child *c, enum test_phase p)
+{
+    c->phase = p;
+    if (c->run->phase)
+        c->run->phase(c->run, p);
+}
+
+/* The first verdict is the one that counts. */
+__attribute__((format(printf, 4, 5))) static void decide(struct test_child *c, enum test_outcome outcome, int code,
+                                                         const char *fmt, ...)
+{
+    struct test_result *res = &c->run->result;
+    va_list ap;
+
+    if (c->decided)
+        return;
+    c->decided = true;
+    res->outcome = outcome;
+    res->code = code;
+    va_start(ap, fmt);
+    vsnprintf(res->why, sizeof(res->why), fmt, ap);
+    va_end(ap);
+}
+
+/* Ends the machine, in order if it does so soon. */
+static void quit(struct test_child *c)
+{
+    if (c->phase == TEST_ENDING || c->phase == TEST_OVER)
+        return;
+    enter_phase(c, TEST_ENDING);
+    timer_disarm(&c->boot);
+    timer_disarm(&c->silence);
+    timer_disarm(&c->total);
+    if (c->pid)
+        kill(c->pid, SIGINT);
+    timer_arm(&c->quit, now(c) + QUIT_S * NS_PER_SEC);
+}
+
+static void quit_late(struct timer *t)
+{
+    struct test_child *c = container_of(t, struct test_child, quit);
+
+    if (c->pid)
+        kill(c->pid, SIGKILL);
+}
+
+static void out_of_time(struct test_child *c, uint64_t limit_ns, const char *what)
+{
+    decide(c, TEST_TIMEOUT, EXIT_TIMEOUT, "%s after %llu s", what, (unsigned long long)(limit_ns / NS_PER_SEC));
+    quit(c);
+}
+
+static void boot_late(struct timer *t)
+{
+    struct test_child *c = container_of(t, struct test_child, boot);
+
+    out_of_time(c, c->spec->boot_ns, "the kernel has not come to the command");
+}
+
+static void silent(struct timer *t)
+{
+    struct test_child *c = container_of(t, struct test_child, silence);
+
+    out_of_time(c, c->spec->silence_ns, "not a byte of output");
+}
+
+static void total_late(struct timer *t)
+{
+    struct test_child *c = container_of(t, struct test_child, total);
+
+    out_of_time(c, c->spec->total_ns, "not ended");
+}
+
+static void heard(struct test_child *c)
+{
+    if (c->spec->silence_ns && !c->decided)
+        timer_arm(&c->silence, now(c) + c->spec->silence_ns);
+}
+
+/* All that the command wrote has been taken: nobody needs the machine any more. */
+static void quit_when_complete(struct test_child *c)
+{
+    const uint64_t *bytes = c->run->result.bytes;
+
+    if (c->said_end && bytes[TEST_OUT] >= c->end.out && bytes[TEST_ERR] >= c->end.err)
+        quit(c);
+}
+
+static void guest_error(struct test_child *c, const struct said *s)
+{
+    decide(c, TEST_ERROR, EXIT_BOTHY, "the guest cannot %s%s%s", s->text, s->number ? ": " : "",
+           s->number ? strerror((int)s->number) : "");
+}
+
+static void command_ended(struct test_child *c, const struct said *s)
+{
+    struct test_result *res = &c->run->result;
+    bool failed = s->kind == SAID_SIGNAL || s->number;
+
+    c->end = *s;
+    c->said_end = true;
+    res->command_ns = now(c) - c->command_ns;
+    if (s->kind == SAID_SIGNAL) {
+        res->signal = (int)s->number;
+        decide(c, TEST_FAIL, 128 + (int)s->number, "ended by signal %u, %s", s->number, strsignal((int)s->number));
+    } else if (failed) {
+        decide(c, TEST_FAIL, (int)s->number, "ended with code %u", s->number);
+    } else {
+        decide(c, TEST_PASS, 0, "%s", "");
+    }
+    quit_when_complete(c);
+}
+
+static void obey(struct test_child *c, const char *line)
+{
+    struct said s;
+    bool bad = said_parse(line, &s) < 0 || (s.kind == SAID_READY ? c->phase != TEST_BOOTING : c->said_end) ||
+               ((s.kind == SAID_EXIT || s.kind == SAID_SIGNAL) && c->phase != TEST_COMMAND);
+
+    if (c->decided)
+        return;
+    if (bad) {
+        decide(c, TEST_ERROR, EXIT_BOTHY, "the guest's first process says what it never would");
+        quit(c);
+    } else if (s.kind == SAID_READY) {
+        c->command_ns = now(c);
+        c->run->result.boot_ns = c->command_ns - c->start_ns;
+        timer_disarm(&c->boot);
+        enter_phase(c, TEST_COMMAND);
+        watch_set(&c->input, c->spec->stdin_open ? EPOLLOUT : 0);
+        if (!c->spec->stdin_open)
+            test_run_input(c->run, NULL, 0);
+    } else if (s.kind == SAID_ERROR) {
+        guest_error(c, &s);
+        quit(c);
+    } else {
+        command_ended(c, &s);
+    }
+}
+
+static void control_ready(struct watch *w, uint32_t revents)
+{
+    struct test_child *c = container_of(w, struct test_child, control);
+    char buf[INIT_LINE_MAX];
+    ssize_t n = read(w->fd, buf, sizeof(buf));
+
+    (void)revents;
+    if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+        watch_set(w, 0);
+    for (ssize_t i = 0; i < n; i++) {
+        if (buf[i] != '\n' && c->line_n < sizeof(c->line) - 1) {
+            c->line[c->line_n++] = buf[i];
+            continue;
+        }
+        c->line[c->line_n] = 0;
+        c->line_n = 0;
+        obey(c, c->line);
+    }
+}
+
+/* The last whole line is what explains the rest. */
+static void complaint_ready(struct watch *w, uint32_t revents)
+{
+    struct test_child *c = container_of(w, struct test_child, complaint);
+    char buf[4096];
+    ssize_t n = read(w->fd, buf, sizeof(buf));
+
+    (void)revents;
+    if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+        watch_set(w, 0);
+    for (ssize_t i = 0; i < n; i++) {
+        if (c->complained_n && c->complained[c->complained_n - 1] == '\n')
+            c->complained_n = 0;
+        if (c->complained_n < sizeof(c->complained) - 1)
+            c->complained[c->complained_n++] = buf[i];
+    }
+}
+
+/* Lines of the log that say why a guest came to its end: the marker, and what is to be said of it. */
+static const struct {
+    const char *mark, *hint;
+} signs[] = {
+    {INIT_LOG_MARK, NULL},
+    {"Unable to mount root fs", "it needs CONFIG_BLK_DEV_INITRD"},
+    {"No working init found", "it needs CONFIG_BINFMT_ELF"},
+    {"Kernel panic - not syncing", ""},
+};
+
+static void look_at_log(struct test_child *c, const char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (bytes[i] != '\n') {
+            if (c->log_n < sizeof(c->log_line) - 1)
+                c->log_line[c->log_n++] = bytes[i] ? bytes[i] : '?';
+            continue;
+        }
+        c->log_line[c->log_n] = 0;
+        c->log_n = 0;
+        for (size_t s = 0; s < array_len(signs) && !*c->log_told; s++)
+            if (strstr(c->log_line, signs[s].mark))
+                strcpy(c->log_told, c->log_line);
+    }
+}
+
+static void stream_end(struct stream *s);
+
+/* Offers what is there; true: all of it was taken. */
+static bool offer(struct stream *s)
+{
+    struct test_child *c = s->child;
+    size_t took = s->at < s->n ? c->run->output(c->run, s->which, s->buf + s->at, s->n - s->at) : 0;
+
+    s->at += took;
+    c->run->result.bytes[s->which] += took;
+    if (took)
+        quit_when_complete(c);
+    return s->at == s->n;
+}
+
+static void stream_ready(struct watch *w, uint32_t revents)
+{
+    struct stream *s = container_of(w, struct stream, watch);
+    ssize_t n = read(w->fd, s->buf, sizeof(s->buf));
+
+    (void)revents;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0) {
+        stream_end(s);
+        return;
+    }
+    s->at = 0;
+    s->n = (size_t)n;
+    heard(s->child);
+    if (s->which == TEST_LOG)
+        look_at_log(s->child, s->buf, s->n);
+    if (!offer(s))
+        watch_set(w, 0);
+}
+
+void test_run_continue(struct test_run *r, enum test_stream which)
+{
+    struct stream *s = &r->child->streams[which];
+
+    if (!s->ended && offer(s))
+        watch_set(&s->watch, EPOLLIN);
+}
+
+/* A child that ended although its guest had not said how the command did. */
+static void judge(struct test_child *c)
+{
+    int code = WIFEXITED(c->status) ? WEXITSTATUS(c->status) : -1;
+    const char *mark = strstr(c->log_told, INIT_LOG_MARK);
+    struct said s;
+
+    c->complained[strcspn(c->complained, "\r\n")] = 0;
+    if (code < 0) {
+        decide(c, TEST_ERROR, EXIT_BOTHY, "bothy's own machine ended by signal %d", WTERMSIG(c->status));
+    } else if (mark && !said_parse_error(mark + strlen(INIT_LOG_MARK), &s)) {
+        guest_error(c, &s);
+    } else if (code == EXIT_BOTHY) {
+        const char *colon = strstr(c->complained, ": ");
+
+        decide(c, TEST_ERROR, EXIT_BOTHY, "%s", colon ? colon + 2 : "the machine did not start");
+    } else if (*c->log_told) {
+        const char *hint = "";
+
+        for (size_t i = 0; i < array_len(signs); i++)
+            if (signs[i].hint && strstr(c->log_told, signs[i].mark))
+                hint = signs[i].hint;
+        c->log_told[strcspn(c->log_told, "\r")] = 0;
+        decide(c, TEST_CRASH, EXIT_CRASHED, "%s%s%s", c->log_told, *hint ? "; " : "", hint);
+    } else if (code == EXIT_CRASHED) {
+        decide(c, TEST_CRASH, EXIT_CRASHED, "the guest crashed%s%s", *c->complained ? ": " : "", c->complained);
+    } else {
+        decide(c, TEST_CRASH, EXIT_CRASHED, "the guest powered off before its command ended");
+    }
+}
+
+static void end_when_over(struct test_child *c)
+{
+    struct test_run *r = c->run;
+
+    if (c->pid || c->phase == TEST_OVER)
+        return;
+    for (int i = 0; i < TEST_STREAMS; i++)
+        if (!c->streams[i].ended)
+            return;
+    while (c->control.events)
+        control_ready(&c->control, 0);
+    while (c->complaint.events)
+        complaint_ready(&c->complaint, 0);
+    judge(c);
+    quit(c);
+    timer_disarm(&c->quit);
+    r->result.all_ns = now(c) - c->start_ns;
+    enter_phase(c, TEST_OVER);
+    r->done(r);
+}
+
+static void stream_end(struct stream *s)
+{
+    watch_set(&s->watch, 0);
+    s->ended = true;
+    end_when_over(s->child);
+}
+
+static void child_gone(struct watch *w, uint32_t revents)
+{
+    struct test_child *c = container_of(w, struct test_child, gone);
+
+    (void)revents;
+    if (waitpid(c->pid, &c->status, WNOHANG) != c->pid)
+        return;
+    c->pid = 0;
+    watch_set(w, 0);
+    end_when_over(c);
+}
+
+static void input_ready(struct watch *w, uint32_t revents)
+{
+    struct test_child *c = container_of(w, struct test_child, input);
+
+    (void)revents;
+    watch_set(w, 0);
+    if (c->run->input)
+        c->run->input(c->run);
+}
+
+size_t test_run_input(struct test_run *r, const void *bytes, size_t n)
+{
+    struct watch *w = &r->child->input;
+    ssize_t sent;
+
+    if (w->fd < 0)
+        return n; /* who read it is gone */
+    if (!n) {
+        watch_del(w);
+        close(w->fd);
+        w->fd = -1;
+        return 0;
+    }
+    sent = send(w->fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+        test_run_input(r, NULL, 0);
+        return n;
+    }
+    if (sent < (ssize_t)n)
+        watch_set(w, EPOLLOUT);
+    return sent < 0 ? 0 : (size_t)sent;
+}
+
+/* A few bytes, for which there is always room unless the guest reads none: then it has no use for them either. */
+void test_run_resize(struct test_run *r, uint16_t cols, uint16_t rows)
+{
+    char text[32];
+    int n = snprintf(text, sizeof(text), "size %u %u\n", cols, rows);
+
+    if (send(r->child->control.fd, text, (size_t)n, MSG_NOSIGNAL | MSG_DONTWAIT) < n)
+        return;
+}
+
+void test_run_stop(struct test_run *r, const char *why)
+{
+    decide(r->child, TEST_STOPPED, EXIT_INTERRUPTED, "%s", why);
+    quit(r->child);
+}
+
+pid_t test_run_pid(const struct test_run *r)
+{
+    return r->child->pid;
+}
+
+/* Adds to the user's machine what a test needs. */
+static int complete_config(const struct test_spec *s, struct err *err)
+{
+    struct config *c = s->config;
+    char *root cleanup_free = NULL, *console cleanup_free = NULL, *serial cleanup_free = NULL;
+    char *comma_free cleanup_free = NULL;
+    size_t len;
+    FILE *f = open_memstream(&comma_free, &len);
+    int r;
+
+    if (!f)
+        abort();
+    config_put_option(f, "path", s->root);
+    fclose(f);
+    if (asprintf(&root, "%s,tag=" TEST_ROOT_TAG ",mode=cow,cache=always", comma_free) < 0 ||
+        asprintf(&console,
+                 "chardev=null,port=bothy.control:fd:%d,port=bothy.stdin:fd:%d,port=bothy.stdout:fd:%d,"
+                 "port=bothy.stderr:fd:%d",
+                 FD_CONTROL, FD_STDIN, FD_STREAMS + TEST_OUT, FD_STREAMS + TEST_ERR) < 0 ||
+        asprintf(&serial, "fd:%d", FD_STREAMS + TEST_LOG) < 0)
+        abort();
+    if (c->serials.n)
+        return err_set(err, EINVAL, "--serial %s: the first serial port has the kernel's log; leave it out",
+                       c->serials.v[0]);
+    if ((r = opts_set(config_opts, c, "serial", serial, err)) < 0 ||
+        (r = config_add_class(c, "virtio-console", console, "ports", err)) < 0 ||
+        (r = config_add_class(c, "virtio-fs", root, "root", err)) < 0)
+        return r;
+    if (!c->nets.n && (r = opts_set(config_opts, c, "net", "none", err)) < 0)
+        return r;
+    if ((r = opts_set(config_opts, c, "append", "console=ttyS0 panic=-1 rdinit=/" INIT_PROGRAM, err)) < 0)
+        return r;
+    c->reboot = false;
+    return 0;
+}
+
+static int write_config(const struct config *c, int *ret, struct err *err)
+{
+    int fd cleanup_fd = memfd_create("bothy config", MFD_CLOEXEC);
+    char *text cleanup_free = NULL;
+    int r = fd < 0 ? err_set(err, errno, "memory for the configuration: %s", strerror(errno))
+                   : config_to_json(c, &text, err);
+
+    if (r < 0)
+        return r;
+    for (size_t done = 0, n = strlen(text); done < n;) {
+        ssize_t w = write(fd, text + done, n - done);
+
+        if (w < 0)
+            return err_set(err, errno, "memory for the configuration: %s", strerror(errno));
+        done += (size_t)w;
+    }
+    *ret = take_fd(&fd);
+    return 0;
+}
+
+/* In the child, between fork and exec. */
+__attribute__((noreturn)) static void become_machine(const int fds[FD_END], int complaint, pid_t parent)
+{
+    char *const argv[] = {"bothy", "run", "--config", "/proc/self/fd/3", NULL};
+    int high[FD_END], null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    static_assert(FD_CONFIG == 3, "argv says so");
+    complaint = fcntl(complaint, F_DUPFD_CLOEXEC, FD_END);
+    for (int fd = FD_CONFIG; fd < FD_END; fd++)
+        high[fd] = fcntl(fds[fd], F_DUPFD_CLOEXEC, FD_END);
+    for (int fd = FD_CONFIG; fd < FD_END; fd++)
+        dup2(high[fd], fd);
+    dup2(null, STDIN_FILENO);
+    dup2(complaint, STDOUT_FILENO);
+    dup2(complaint, STDERR_FILENO);
+    setpgid(0, 0); /* what the terminal's keys send is for us */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() == parent)
+        execv("/proc/self/exe", argv);
+    dprintf(STDERR_FILENO, "bothy: /proc/self/exe: %s\n", strerror(errno));
+    _exit(EXIT_BOTHY);
+}
+
+static void set_watch(struct watch *w, struct lane *lane, int fd, uint32_t events,
+                      void (*ready)(struct watch *w, uint32_t revents))
+{
+    *w = (struct watch){.lane = lane, .fd = fd, .events = events, .ready = ready};
+    watch_add(w);
+}
+
+static void set_timers(struct test_child *c)
+{
+    const struct test_spec *s = c->spec;
+
+    c->boot = (struct timer){.lane = c->lane, .clk = CLK_HOST, .fire = boot_late};
+    c->silence = (struct timer){.lane = c->lane, .clk = CLK_HOST, .fire = silent};
+    c->total = (struct timer){.lane = c->lane, .clk = CLK_HOST, .fire = total_late};
+    c->quit = (struct timer){.lane = c->lane, .clk = CLK_HOST, .fire = quit_late};
+    if (s->boot_ns)
+        timer_arm(&c->boot, c->start_ns + s->boot_ns);
+    if (s->total_ns)
+        timer_arm(&c->total, c->start_ns + s->total_ns);
+    heard(c);
+}
+
+/* The pairs' near ends in `ours`, by the child's numbers; the last is for its complaints. */
+static int make_pairs(int ours[FD_END + 1], int theirs[FD_END + 1], struct err *err)
+{
+    for (int i = FD_CONTROL; i <= FD_END; i++) {
+        int pair[2];
+
+        if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+            return err_set(err, errno, "sockets: %s%s", strerror(errno),
+                           errno == EMFILE ? "; raise ulimit -n, or run fewer at once" : "");
+        ours[i] = pair[0];
+        theirs[i] = pair[1];
+        fcntl(ours[i], F_SETFL, O_NONBLOCK);
+    }
+    return 0;
+}
+
+static void start_watching(struct test_child *c, int ours[FD_END + 1], int pidfd)
+{
+    set_watch(&c->gone, c->lane, pidfd, EPOLLIN, child_gone);
+    set_watch(&c->control, c->lane, take_fd(&ours[FD_CONTROL]), EPOLLIN, control_ready);
+    set_watch(&c->complaint, c->lane, take_fd(&ours[FD_END]), EPOLLIN, complaint_ready);
+    set_watch(&c->input, c->lane, take_fd(&ours[FD_STDIN]), 0, input_ready);
+    for (int i = 0; i < TEST_STREAMS; i++) {
+        c->streams[i].child = c;
+        c->streams[i].which = (enum test_stream)i;
+        set_watch(&c->streams[i].watch, c->lane, take_fd(&ours[FD_STREAMS + i]), EPOLLIN, stream_ready);
+    }
+    set_timers(c);
+}
+
+static int start_child(struct test_child *c, int ours[FD_END + 1], int theirs[FD_END + 1], struct err *err)
+{
+    pid_t self = getpid();
+    int pidfd;
+
+    c->pid = fork();
+    if (c->pid < 0)
+        return err_set(err, errno, "start a process: %s", strerror(errno));
+    if (!c->pid)
+        become_machine(theirs, theirs[FD_END], self);
+    pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
+    if (pidfd < 0) {
+        int e = errno;
+
+        kill(c->pid, SIGKILL);
+        waitpid(c->pid, NULL, 0);
+        return err_set(err, e, "watch a process: %s; bothy test needs Linux 5.3 or newer", strerror(e));
+    }
+    start_watching(c, ours, pidfd);
+    return 0;
+}
+
+int test_run_start(struct test_run *r, const struct test_spec *s, struct lane *lane, struct err *err)
+{
+    struct test_child *c;
+    int ours[FD_END + 1], theirs[FD_END + 1], ret;
+
+    for (int i = 0; i <= FD_END; i++)
+        ours[i] = theirs[i] = -1;
+    ret = complete_config(s, err);
+    if (ret >= 0)
+        ret = config_resolve(s->config, err);
+    if (ret >= 0)
+        ret = pack_initrd(s, &theirs[FD_INITRD], err);
+    if (ret >= 0)
+        ret = opts_set(config_opts, s->config, "initrd", "/proc/self/fd/4", err);
+    static_assert(FD_INITRD == 4, "the path says so");
+    if (ret >= 0)
+        ret = write_config(s->config, &theirs[FD_CONFIG], err);
+    if (ret >= 0)
+        ret = make_pairs(ours, theirs, err);
+    if (ret >= 0) {
+        r->result = (struct test_result){0};
+        r->child = c = xcalloc(1, sizeof(*c));
+        *c = (struct test_child){.run = r, .spec = s, .lane = lane};
+        c->start_ns = now(c);
+        ret = start_child(c, ours, theirs, err);
+        if (ret < 0)
+            free(take_ptr(r->child));
+    }
+    for (int i = 0; i <= FD_END; i++) {
+        if (ours[i] >= 0)
+            close(ours[i]);
+        if (theirs[i] >= 0)
+            close(theirs[i]);
+    }
+    return ret;
+}
+
+static void drop(struct watch *w)
+{
+    if (w->fd < 0)
+        return;
+    watch_del(w);
+    close(w->fd);
+}
+
+void test_run_fini(struct test_run *r)
+{
+    struct test_child *c = r->child;
+
+    if (c->pid) {
+        kill(c->pid, SIGKILL);
+        waitpid(c->pid, NULL, 0);
+    }
+    drop(&c->gone);
+    drop(&c->control);
+    drop(&c->complaint);
+    drop(&c->input);
+    for (int i = 0; i < TEST_STREAMS; i++)
+        drop(&c->streams[i].watch);
+    timer_disarm(&c->boot);
+    timer_disarm(&c->silence);
+    timer_disarm(&c->total);
+    timer_disarm(&c->quit);
+    free(take_ptr(r->child));
+}
