@@ -44,7 +44,7 @@ MAY = {
     'firmware/tables': ['vmm/base', 'vmm/mem'],
 }
 # What only tests may include.
-TESTS_MAY = {'devices': ['devices/testing'], 'vmm': ['devices/testing']}
+TESTS_MAY = {'devices': ['devices/testing'], 'vmm': ['devices/testing', 'firmware/init']}
 ENGINE = ('linux/kvm.h', 'vmm/kvm')
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]', re.M)
