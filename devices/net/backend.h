@@ -29,6 +29,7 @@ struct net { /* first member of a backend's own struct */
     struct device *dev;    /* borrowed, as is the next */
     struct net_user *user; /* what backends call back */
     unsigned queues;       /* pairs of them that the NIC has */
+    uint16_t mtu;          /* that the NIC tells the guest; 0: the backend's own */
     struct net_limits lim;
     struct net_core *core;
     uint64_t drops[NET_DROPS]; /* a backend with more reasons counts those itself */

@@ -359,7 +359,7 @@ static inline void hear(struct guest *g, unsigned room)
 
 /* ---- The guest's network, and what it says of itself. ---- */
 
-static inline int guest_try(struct guest *g, const char *options, struct err *err)
+static inline int guest_try_card(struct guest *g, const char *options, const struct net_limits *card, struct err *err)
 {
     memset(g, 0, sizeof(*g));
     g->user = (struct net_user){.readable = readable, .writable = writable};
@@ -369,7 +369,12 @@ static inline int guest_try(struct guest *g, const char *options, struct err *er
     g->n = xcalloc(1, net_user.size);
     opts_default(net_user.opts, g->n);
     assert_int_equal(opts_parse(net_user.opts, g->n, NULL, options, err), 0);
-    return net_open(&net_user, g->n, &g->dev, &g->user, 1, err);
+    return net_open(&net_user, g->n, &g->dev, &g->user, card, err);
+}
+
+static inline int guest_try(struct guest *g, const char *options, struct err *err)
+{
+    return guest_try_card(g, options, &(struct net_limits){0}, err);
 }
 
 static inline struct guest *guest_new(const char *options)

@@ -245,15 +245,16 @@ json_t *net_info(struct net *n)
     return n->cls->info ? n->cls->info(n) : json_object();
 }
 
-int net_open(const struct net_class *cls, struct net *n, struct device *dev, struct net_user *user, unsigned queues,
-             struct err *err)
+int net_open(const struct net_class *cls, struct net *n, struct device *dev, struct net_user *user,
+             const struct net_limits *card, struct err *err)
 {
     int rc;
 
     n->cls = cls;
     n->dev = dev;
     n->user = user;
-    n->queues = queues;
+    n->queues = card->queues ? card->queues : 1;
+    n->mtu = card->mtu;
     n->core = xcalloc(1, sizeof(*n->core));
     rc = cls->open(n, err);
     n->lim.queues = n->lim.queues ? n->lim.queues : 1;

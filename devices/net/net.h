@@ -56,11 +56,11 @@ bool net_peek(struct net *n, unsigned queue, struct net_frame *ret) must_check;
 /* Done with the frame that net_peek() just gave. */
 void net_next(struct net *n, unsigned queue);
 
-/* What NIC and backend can do together; fixed from net_open() on. */
 struct net_limits {
-    unsigned queues; /* pairs the backend can serve; 0, as it comes: one */
-    uint16_t mtu;    /* what its network carries, for VIRTIO_NET_F_MTU; 0: the backend does not care */
+    unsigned queues; /* pairs of them; 0, as it comes: one */
+    uint16_t mtu;    /* what the guest is told, for VIRTIO_NET_F_MTU; 0: nothing special */
 };
+/* What the backend can do; fixed from net_open() on. */
 const struct net_limits *net_limits(const struct net *n);
 /* Before the first frame and whenever the driver changes them: what the guest takes (GUEST_* bits), and in how many
  * queue pairs. */
@@ -96,9 +96,9 @@ const struct net_class *net_class_find(const char *name);
 struct opt_choice net_choice(unsigned i); /* the same for option tables */
 
 /* From the init of `dev`, whose lane, loop and id the backend uses; `n` is what the class says in size, zeroed, and its
- * options are parsed.  The NIC has `queues` pairs; it looks at the limits whether the backend serves as many. */
-int net_open(const struct net_class *cls, struct net *n, struct device *dev, struct net_user *user, unsigned queues,
-             struct err *err) must_check;
+ * options are parsed.  `card` is what the NIC has; it looks at the limits whether the backend serves as many queues. */
+int net_open(const struct net_class *cls, struct net *n, struct device *dev, struct net_user *user,
+             const struct net_limits *card, struct err *err) must_check;
 /* After net_open(): all frames also go to that file (pcap.h), `snap` bytes of each (0: all), `limit` at most in all. */
 int net_capture(struct net *n, const char *path, uint32_t snap, uint64_t limit, struct err *err) must_check;
 uint64_t net_missed(const struct net *n); /* frames that did not get into it */

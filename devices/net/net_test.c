@@ -21,7 +21,7 @@ static void plug(void)
     static struct net_user user = {.readable = told, .writable = told};
 
     net = xcalloc(1, net_null.size);
-    assert_int_equal(net_open(&net_null, net, NULL, &user, 1, NULL), 0);
+    assert_int_equal(net_open(&net_null, net, NULL, &user, &(struct net_limits){0}, NULL), 0);
 }
 
 static void unplug(void)

@@ -177,7 +177,7 @@ static void many_queues_are_opened(void **s)
     lane_init(&t.dev.lane, loop);
     t.n = xcalloc(1, net_tap.size);
     assert_int_equal(opts_parse(net_tap.opts, t.n, NULL, "ifname=bothy2", &err), 0);
-    assert_int_equal(net_open(&net_tap, t.n, &t.dev, &t.user, 4, &err), 0);
+    assert_int_equal(net_open(&net_tap, t.n, &t.dev, &t.user, &(struct net_limits){.queues = 4}, &err), 0);
     assert_int_equal(net_limits(t.n)->queues, 4);
     for (unsigned queues = 1; queues <= 4; queues++)
         net_set(t.n, 0, queues);

@@ -73,7 +73,7 @@ static inline int test_nic_open(struct test_nic *t, struct loop *loop, const str
     opts_default(cls->opts, t->n);
     rc = opts_parse(cls->opts, t->n, NULL, options, err);
     if (!rc)
-        rc = net_open(cls, t->n, &t->dev, &t->user, 1, err);
+        rc = net_open(cls, t->n, &t->dev, &t->user, &(struct net_limits){0}, err);
     if (!rc)
         net_set(t->n, ~0ull, 1);
     return rc;

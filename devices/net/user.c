@@ -30,6 +30,7 @@
 
 #include "devices/net/backend.h"
 #include "devices/net/csum.h"
+#include "devices/net/dhcp.h"
 #include "devices/net/forward.h"
 #include "devices/net/neighbour.h"
 #include "devices/net/sanitise.h"
@@ -420,10 +421,13 @@ static void keep(struct user *u, const uint8_t *frame, uint32_t len)
 
 static ssize_t send_packet(const void *frame, size_t len, void *opaque)
 {
+    uint8_t offer[DHCP_OFFER_MAX];
     struct user *u = opaque;
 
     if (len > NET_FRAME_MAX)
         return (ssize_t)len;
+    if (dhcp_tells_mtu(frame, len, u->n.lim.mtu, offer))
+        frame = offer;
     sanitiser_sent(&u->san, frame, len);
     if (!keeps(u) && u->slirp) { /* while it is made, the NIC is too */
         u->offered = frame;
@@ -695,7 +699,7 @@ static void start_slirp(struct user *u, SlirpConfig *cfg)
         .notify = notify,
     };
     cfg->version = 2;
-    cfg->if_mtu = cfg->if_mru = MTU;
+    cfg->if_mtu = cfg->if_mru = u->n.lim.mtu;
     u->slirp = u->lib->new (cfg, &callbacks, u);
 }
 
@@ -726,7 +730,10 @@ static int user_open(struct net *n, struct err *err)
         rc = slirp_load(&u->lib, err);
     if (rc)
         return rc;
-    n->lim.mtu = MTU;
+    if (n->mtu > MTU)
+        return err_set(err, EINVAL, "mtu=%u: the user network carries packets of up to %d bytes; choose fewer", n->mtu,
+                       MTU);
+    n->lim.mtu = n->mtu ? n->mtu : MTU;
     limit_connections(u);
     sanitiser_init(&u->san, &u->rules);
     u->sockets = xcalloc(u->nsockets, sizeof(*u->sockets));

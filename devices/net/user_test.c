@@ -43,10 +43,13 @@ static void dhcp_gives_an_address_and_tells_the_rest(void **state)
             assert_memory_equal(o + 2, "box", 3);
         if (o[0] == 15)
             assert_memory_equal(o + 2, "example.org", 11);
-        seen += o[0] == 53 || o[0] == 1 || o[0] == 3 || o[0] == 6 || o[0] == 12 || o[0] == 15 || o[0] == 119;
+        if (o[0] == 26)
+            assert_int_equal(get_be16(o + 2), 65520);
+        seen +=
+            o[0] == 53 || o[0] == 1 || o[0] == 3 || o[0] == 6 || o[0] == 12 || o[0] == 15 || o[0] == 26 || o[0] == 119;
         o += 2 + o[1];
     }
-    assert_int_equal(seen, 7);
+    assert_int_equal(seen, 8);
     assert_int_equal(net_limits(g->n)->mtu, 65520);
     guest_end(g);
 }
@@ -205,6 +208,34 @@ static void udp_goes_both_ways_as_large_as_it_gets(void **state)
     assert_int_equal(g->udp_to, 5000);
     close(server);
     guest_end(g);
+}
+
+/* The guest's card takes packets of 1500 bytes: a larger datagram comes in fragments. */
+static void what_the_card_takes_is_not_exceeded(void **state)
+{
+    static struct guest g;
+    static uint8_t data[4000];
+    struct sockaddr_in from;
+    socklen_t len = sizeof(from);
+    struct err err;
+    uint16_t port;
+    int server = serve(AF_INET, SOCK_DGRAM, &port);
+    unsigned before;
+
+    (void)state;
+    assert_true(guest_try_card(&g, "host-loopback", &(struct net_limits){.mtu = 65521}, &err) < 0);
+    assert_non_null(strstr(err.msg, "up to 65520 bytes"));
+    guest_end(&g);
+    assert_int_equal(guest_try_card(&g, "host-loopback", &(struct net_limits){.mtu = 1500}, &err), 0);
+    udp_send(&g, gateway4, 5000, port, "x", 1);
+    until(&g, recvfrom(server, data, sizeof(data), 0, (struct sockaddr *)&from, &len) == 1);
+    before = g.frames;
+    g.largest = 0;
+    assert_int_equal(sendto(server, data, sizeof(data), 0, (struct sockaddr *)&from, len), sizeof(data));
+    until(&g, g.frames == before + 3);
+    assert_in_range(g.largest, 1400, 1514);
+    close(server);
+    guest_end(&g);
 }
 
 static void forwarded_tcp_reaches_the_guest(void **state)
@@ -694,6 +725,7 @@ int main(void)
         cmocka_unit_test(libslirp_need_not_ask_who_speaks),
         cmocka_unit_test(a_refused_connection_is_reset),
         cmocka_unit_test(udp_goes_both_ways_as_large_as_it_gets),
+        cmocka_unit_test(what_the_card_takes_is_not_exceeded),
         cmocka_unit_test(forwarded_tcp_reaches_the_guest),
         cmocka_unit_test(forwarded_udp_reaches_the_guest),
         cmocka_unit_test(a_forwarded_socket_reaches_the_guest_and_is_tidied_up),

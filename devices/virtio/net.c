@@ -588,14 +588,14 @@ static int open_backend(struct vnet *n, struct err *err)
 
     n->user = (struct net_user){vnet_readable, vnet_writable, vnet_link};
     n->net = n->backend.obj;
-    rc = net_open(cls, n->net, &n->v.dev, &n->user, n->queues, err);
+    if (n->mtu && n->mtu < MTU_MIN)
+        return err_set(err, EINVAL, "mtu=%u is too small; it is %d to %d", n->mtu, MTU_MIN, MTU_MAX);
+    rc = net_open(cls, n->net, &n->v.dev, &n->user, &(struct net_limits){n->queues, (uint16_t)n->mtu}, err);
     if (rc)
         return rc;
     if (n->queues > net_limits(n->net)->queues)
         return err_set(err, EINVAL, "queues=%u: the %s network serves at most %u", n->queues, n->backend.is.name,
                        net_limits(n->net)->queues);
-    if (n->mtu && n->mtu < MTU_MIN)
-        return err_set(err, EINVAL, "mtu=%u is too small; it is %d to %d", n->mtu, MTU_MIN, MTU_MAX);
     n->mtu = n->mtu ? n->mtu : net_limits(n->net)->mtu;
     return n->pcap ? net_capture(n->net, n->pcap, n->pcap_snap, n->pcap_limit, err) : 0;
 }

@@ -81,7 +81,8 @@ static void begin(void)
     strcpy(dev.id, "net0");
     lane_init(&dev.lane, loop);
     opts_default(net_lan.opts, net);
-    if (opts_set(net_lan.opts, net, "name", "fuzz", &err) || net_open(&net_lan, net, &dev, &user, 1, &err))
+    if (opts_set(net_lan.opts, net, "name", "fuzz", &err) ||
+        net_open(&net_lan, net, &dev, &user, &(struct net_limits){0}, &err))
         abort();
     for (int i = 0; i < PEERS; i++)
         connect_peer(&peers[i]);

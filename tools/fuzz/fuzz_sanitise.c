@@ -154,7 +154,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g.n = xcalloc(1, cls->size);
     snprintf(text, sizeof(text), options[data[0] % array_len(options)], dir);
     opts_default(cls->opts, g.n);
-    if (opts_parse(cls->opts, g.n, NULL, text, &err) || net_open(cls, g.n, &g.dev, &g.user, 1, &err)) {
+    if (opts_parse(cls->opts, g.n, NULL, text, &err) ||
+        net_open(cls, g.n, &g.dev, &g.user, &(struct net_limits){0}, &err)) {
         fprintf(stderr, "%s\n", err.msg);
         abort();
     }
