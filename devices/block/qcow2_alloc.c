@@ -122,14 +122,12 @@ void qcow2_ref_store(uint8_t *data, uint32_t order, uint64_t i, uint64_t v)
     *byte = (uint8_t)((*byte & ~mask) | (unsigned)v << shift);
 }
 
-/* How many refcounts are in a slice. */
-static uint64_t per_slice(const struct qcow2 *q)
+uint64_t qcow2_refs_per_slice(const struct qcow2 *q)
 {
     return (uint64_t)q->rb.unit * 8 >> q->h.refcount_order;
 }
 
-/* The slice that has the refcount of `index`; NULL: there is no block, so it is 0. */
-static int get_slice(struct qcow2 *q, uint64_t index, struct qcow2_slice **ret)
+int qcow2_ref_slice(struct qcow2 *q, uint64_t index, struct qcow2_slice **ret)
 {
     uint64_t block = index / q->per_rb, off;
 
@@ -140,16 +138,16 @@ static int get_slice(struct qcow2 *q, uint64_t index, struct qcow2_slice **ret)
     if (off & (q->cluster - 1))
         return qcow2_corrupt(q, "refcount block %llu is at %#llx, which is no cluster's begin",
                              (unsigned long long)block, (unsigned long long)off);
-    return qcow2_cache_get(q, &q->rb, off + index % q->per_rb / per_slice(q) * q->rb.unit, ret);
+    return qcow2_cache_get(q, &q->rb, off + index % q->per_rb / qcow2_refs_per_slice(q) * q->rb.unit, ret);
 }
 
 int qcow2_ref_get(struct qcow2 *q, uint64_t index, uint64_t *ret)
 {
     struct qcow2_slice *s;
-    int rc = get_slice(q, index, &s);
+    int rc = qcow2_ref_slice(q, index, &s);
 
     if (!rc)
-        *ret = s ? qcow2_ref_load(s->data, q->h.refcount_order, index % per_slice(q)) : 0;
+        *ret = s ? qcow2_ref_load(s->data, q->h.refcount_order, index % qcow2_refs_per_slice(q)) : 0;
     return rc;
 }
 
@@ -321,7 +319,7 @@ static int add_block(struct qcow2 *q, uint64_t block)
     rc = zero_cluster(q, index);
     if (!rc && own) {
         q->rt[block] = index << q->bits;
-        rc = get_slice(q, index, &s);
+        rc = qcow2_ref_slice(q, index, &s);
         q->rt[block] = 0;
     } else if (!rc) {
         rc = qcow2_ref_set(q, index, 1);
@@ -331,7 +329,7 @@ static int add_block(struct qcow2 *q, uint64_t block)
         return rc;
     }
     if (own) {
-        qcow2_ref_store(s->data, q->h.refcount_order, index % per_slice(q), 1);
+        qcow2_ref_store(s->data, q->h.refcount_order, index % qcow2_refs_per_slice(q), 1);
         qcow2_cache_dirty(&q->rb, s);
     }
     rt_set(q, block, index << q->bits);
@@ -342,18 +340,18 @@ static int add_block(struct qcow2 *q, uint64_t block)
 int qcow2_ref_set(struct qcow2 *q, uint64_t index, uint64_t v)
 {
     struct qcow2_slice *s;
-    int rc = get_slice(q, index, &s);
+    int rc = qcow2_ref_slice(q, index, &s);
 
     if (!rc && !s) {
         rc = add_block(q, index / q->per_rb);
         if (!rc)
-            rc = get_slice(q, index, &s);
+            rc = qcow2_ref_slice(q, index, &s);
         if (!rc && !s)
             rc = -EIO;
     }
     if (rc)
         return rc;
-    qcow2_ref_store(s->data, q->h.refcount_order, index % per_slice(q), v);
+    qcow2_ref_store(s->data, q->h.refcount_order, index % qcow2_refs_per_slice(q), v);
     qcow2_cache_dirty(&q->rb, s);
     return 0;
 }
@@ -383,15 +381,15 @@ int qcow2_ref_add(struct qcow2 *q, uint64_t index, int delta, uint64_t *ret)
 static int find_free(struct qcow2 *q, uint64_t from, uint64_t to, unsigned budget, uint64_t *ret)
 {
     while (from < to) {
-        uint64_t in_slice = per_slice(q) - from % per_slice(q);
+        uint64_t in_slice = qcow2_refs_per_slice(q) - from % qcow2_refs_per_slice(q);
         struct qcow2_slice *s;
-        int rc = get_slice(q, from, &s);
+        int rc = qcow2_ref_slice(q, from, &s);
 
         if (rc)
             return rc;
         *ret = from;
         for (uint64_t i = 0; s && i < in_slice; i++, (*ret)++)
-            if (!qcow2_ref_load(s->data, q->h.refcount_order, *ret % per_slice(q)))
+            if (!qcow2_ref_load(s->data, q->h.refcount_order, *ret % qcow2_refs_per_slice(q)))
                 break;
         if (*ret < from + in_slice)
             return 0;

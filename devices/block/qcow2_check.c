@@ -39,7 +39,7 @@ __attribute__((format(printf, 2, 3))) static void corrupt(struct qcow2_check *c,
 
 static uint32_t counted(const struct qcow2_check *c, uint64_t i)
 {
-    const uint32_t *chunk = c->chunks[i / CHUNK];
+    const uint32_t *chunk = i < c->n ? c->chunks[i / CHUNK] : NULL;
 
     return chunk ? chunk[i % CHUNK] : 0;
 }
@@ -214,7 +214,7 @@ static void count_all(struct qcow2_check *c, bool fix)
 
 bool qcow2_check_uses(const struct qcow2_check *c, uint64_t index)
 {
-    return index < c->n && counted(c, index);
+    return counted(c, index);
 }
 
 uint64_t qcow2_check_end(const struct qcow2_check *c)
@@ -222,22 +222,26 @@ uint64_t qcow2_check_end(const struct qcow2_check *c)
     return c->n;
 }
 
-/* The first cluster from `i` on that there can be anything to say about. */
-static uint64_t skip(const struct qcow2_check *c, uint64_t i)
+/* The first cluster from `i` on that there can be anything to say about, or `end`. */
+static uint64_t skip(const struct qcow2_check *c, uint64_t i, uint64_t end)
 {
     const struct qcow2 *q = c->q;
-    uint64_t block = i / q->per_rb;
-    bool table = block < q->rt_size, chunk = i < c->n;
 
-    if ((table && q->rt[block]) || (chunk && c->chunks[i / CHUNK]))
-        return i;
-    return min_u64(table ? (block + 1) * q->per_rb : UINT64_MAX, chunk ? (i / CHUNK + 1) * CHUNK : UINT64_MAX);
+    while (i < end) {
+        uint64_t block = i / q->per_rb;
+        bool table = block < q->rt_size, chunk = i < c->n;
+
+        if ((table && q->rt[block]) || (chunk && c->chunks[i / CHUNK]))
+            return i;
+        i = min_u64(table ? (block + 1) * q->per_rb : end, chunk ? (i / CHUNK + 1) * CHUNK : end);
+    }
+    return end;
 }
 
 static void compare_one(struct qcow2_check *c, uint64_t i, uint64_t is, enum blk_fix fix)
 {
     struct qcow2 *q = c->q;
-    uint64_t should = i < c->n ? counted(c, i) : 0;
+    uint64_t should = counted(c, i);
 
     if (should)
         c->found->end = (i + 1) << q->bits;
@@ -258,18 +262,42 @@ static void compare_one(struct qcow2_check *c, uint64_t i, uint64_t is, enum blk
         c->found->corruptions_fixed++;
 }
 
+/* Goes on from cluster *i to one that is not counted right: 1, and *is is what the image says; or to where the slice of
+ * refcounts or our chunk of counts ends: 0. */
+static int next_wrong(struct qcow2_check *c, uint64_t *i, uint64_t *is)
+{
+    struct qcow2 *q = c->q;
+    const uint32_t *chunk = *i < c->n ? c->chunks[*i / CHUNK] : NULL;
+    uint64_t n = qcow2_refs_per_slice(q), end = min_u64(align_down(*i, n) + n, align_down(*i, CHUNK) + CHUNK);
+    struct qcow2_slice *s;
+    int rc = qcow2_ref_slice(q, *i, &s);
+
+    for (; !rc && *i < end; ++*i) {
+        uint32_t should = chunk ? chunk[*i % CHUNK] : 0;
+
+        *is = s ? qcow2_ref_load(s->data, q->h.refcount_order, *i % n) : 0;
+        if (*is != should)
+            return 1;
+        if (should)
+            c->found->end = (*i + 1) << q->bits;
+    }
+    return rc;
+}
+
 static void compare(struct qcow2_check *c, enum blk_fix fix)
 {
     struct qcow2 *q = c->q;
-    uint64_t is;
+    uint64_t is = 0, end = max_u64(c->n, (uint64_t)q->rt_size * q->per_rb);
 
-    for (uint64_t i = skip(c, 0); i < max_u64(c->n, (uint64_t)q->rt_size * q->per_rb); i = skip(c, i + 1)) {
-        if (!qcow2_ref_get(q, i, &is)) {
-            compare_one(c, i, is, fix);
+    for (uint64_t i = skip(c, 0, end); i < end; i = skip(c, i, end)) {
+        int rc = next_wrong(c, &i, &is);
+
+        if (rc > 0)
+            compare_one(c, i++, is, fix);
+        if (rc >= 0)
             continue;
-        }
         c->found->failures++;
-        i = (i / q->per_rb + 1) * q->per_rb - 1;
+        i = (i / q->per_rb + 1) * q->per_rb;
     }
 }
 

@@ -236,6 +236,9 @@ int qcow2_corrupt(struct qcow2 *q, const char *fmt, ...) __attribute__((format(p
 
 uint64_t qcow2_ref_load(const uint8_t *data, uint32_t order, uint64_t i);
 void qcow2_ref_store(uint8_t *data, uint32_t order, uint64_t i, uint64_t v);
+/* The slice that has the refcount of `index`; NULL: there is no block, so it is 0. */
+int qcow2_ref_slice(struct qcow2 *q, uint64_t index, struct qcow2_slice **ret) must_check;
+uint64_t qcow2_refs_per_slice(const struct qcow2 *q);
 int qcow2_ref_get(struct qcow2 *q, uint64_t index, uint64_t *ret) must_check;
 int qcow2_ref_set(struct qcow2 *q, uint64_t index, uint64_t v) must_check;
 /* Of one cluster by +1 or -1; -ERANGE: it cannot be that often. */

@@ -106,7 +106,7 @@ static void mend_vhdx(struct mem *m)
         uint64_t off = m->parts[i].off;
 
         if (m->parts[i].len >= 64 && !memcmp(h, "loge", 4) && get_le32(h + 8) <= 65536 &&
-            range_fits(off, get_le32(h + 8), size) && get_le32(h + 8))
+            range_fits(off, get_le32(h + 8), size) && get_le32(h + 8) >= 8)
             put_crc(m, off, get_le32(h + 8));
     }
     for (uint64_t at = 64 << 10; at <= 128 << 10 && range_fits(at, 4096, size); at += 64 << 10)

@@ -6,7 +6,7 @@
 #include "tools/fuzz/fuzz.h"
 #include "vmm/base/cleanup.h"
 
-enum { FILE_MAX = 4 << 20, PAGE = 4096, LOOK = 64 << 10 };
+enum { FILE_MAX = 1 << 20, PAGE = 4096, LOOK = 64 << 10 };
 
 /* One file for all inputs: a new one of this size for each would cost more than all that is done with it. */
 static uint8_t bytes[FILE_MAX];
