@@ -44,7 +44,8 @@ static uint32_t counted(const struct qcow2_check *c, uint64_t i)
     return chunk ? chunk[i % CHUNK] : 0;
 }
 
-static void count(struct qcow2_check *c, uint64_t off, uint64_t bytes, const char *what)
+/* So many references to each cluster of a range. */
+static void count_times(struct qcow2_check *c, uint64_t off, uint64_t bytes, uint32_t times, const char *what)
 {
     uint64_t from = off >> c->q->bits, to = (off + bytes - 1) >> c->q->bits;
 
@@ -62,14 +63,19 @@ static void count(struct qcow2_check *c, uint64_t off, uint64_t bytes, const cha
             c->no_memory = true;
             return;
         }
-        if ((*chunk)[i % CHUNK] < UINT32_MAX)
-            (*chunk)[i % CHUNK]++;
+        if (__builtin_add_overflow((*chunk)[i % CHUNK], times, &(*chunk)[i % CHUNK]))
+            (*chunk)[i % CHUNK] = UINT32_MAX;
     }
+}
+
+static void count(struct qcow2_check *c, uint64_t off, uint64_t bytes, const char *what)
+{
+    count_times(c, off, bytes, 1, what);
 }
 
 /* ---- Tables. ---- */
 
-static void count_data(struct qcow2_check *c, const struct qcow2_slice *s, uint32_t i, bool active)
+static void count_data(struct qcow2_check *c, const struct qcow2_slice *s, uint32_t i, uint32_t times, bool active)
 {
     struct qcow2 *q = c->q;
     const uint8_t *p = s->data + i * q->entry;
@@ -79,7 +85,7 @@ static void count_data(struct qcow2_check *c, const struct qcow2_slice *s, uint3
     if (desc & QCOW2_PACKED && q->data == q->b.file) {
         qcow2_packed_range(q, desc, &off, &len);
         /* The file may end within the last sector. */
-        count(c, off, len, "a compressed cluster");
+        count_times(c, off, len, times, "a compressed cluster");
         c->found->compressed += active;
         c->found->allocated += active;
         c->found->fragmented += active;
@@ -96,7 +102,7 @@ static void count_data(struct qcow2_check *c, const struct qcow2_slice *s, uint3
         c->found->allocated += active && cl.has_host;
         return;
     }
-    count(c, host, q->cluster, "a data cluster");
+    count_times(c, host, q->cluster, times, "a data cluster");
     if (active) {
         c->found->allocated++;
         c->found->fragmented += c->last && host != c->last + q->cluster;
@@ -104,30 +110,32 @@ static void count_data(struct qcow2_check *c, const struct qcow2_slice *s, uint3
     }
 }
 
-static int count_l2(struct qcow2_check *c, uint64_t table, bool active)
+/* An L2 table that `times` L1 tables name. */
+static void count_l2(struct qcow2_check *c, uint64_t table, uint32_t times, bool active)
 {
     struct qcow2 *q = c->q;
 
     for (uint64_t at = table; at < table + q->cluster; at += q->l2.unit) {
         struct qcow2_slice *s;
-        int rc = qcow2_cache_get(q, &q->l2, at, &s);
 
-        if (rc)
-            return rc;
+        if (qcow2_cache_get(q, &q->l2, at, &s)) {
+            c->found->failures++;
+            return;
+        }
         for (uint32_t i = 0; i < qcow2_per_slice(q); i++)
-            count_data(c, s, i, active);
+            count_data(c, s, i, times, active);
     }
-    return 0;
 }
 
-static void count_l1(struct qcow2_check *c, const uint64_t *l1, uint32_t n, uint64_t off, bool active)
+/* Adds the L2 tables to `tables`. */
+static void count_l1(struct qcow2_check *c, const uint64_t *l1, uint32_t n, struct qcow2_set *tables)
 {
     struct qcow2 *q = c->q;
     struct qcow2_set seen = {0};
 
-    count(c, off, n * 8ull, "an L1 table");
     for (uint32_t i = 0; i < n; i++) {
         uint64_t table = l1[i] & QCOW2_OFF_MASK;
+        int rc;
 
         if (l1[i] & ~(QCOW2_COPIED | QCOW2_OFF_MASK) || table & (q->cluster - 1)) {
             corrupt(c, "L1 entry %u is %#" PRIx64 ", which means nothing", i, l1[i]);
@@ -135,31 +143,80 @@ static void count_l1(struct qcow2_check *c, const uint64_t *l1, uint32_t n, uint
         }
         if (!table)
             continue;
-        if (qcow2_set_add(&seen, table >> q->bits)) { /* it could be named, and would be counted, millions of times */
+        rc = qcow2_set_add(&seen, table >> q->bits);
+        if (rc == -EEXIST) {
             corrupt(c, "L1 entry %u names the same L2 table as another one", i);
             continue;
         }
         count(c, table, q->cluster, "an L2 table");
-        if (table >> q->bits < c->n && count_l2(c, table, active))
-            c->found->failures++;
+        if (rc || (table >> q->bits < c->n && qcow2_set_add(tables, table >> q->bits) == -ENOMEM))
+            c->no_memory = true;
     }
     free(seen.slots);
+}
+
+/* Tables that snapshots share are looked at once, however many these are: nothing else is counted yet, so that their
+ * counts say how many. */
+static void count_shared(struct qcow2_check *c, const struct qcow2_set *tables)
+{
+    cleanup_free uint32_t *times = calloc(tables->size + 1, sizeof(*times));
+
+    if (!times) {
+        c->no_memory = true;
+        return;
+    }
+    for (size_t i = 0; i < tables->size; i++)
+        times[i] = tables->slots[i] ? counted(c, tables->slots[i] - 1) : 0;
+    for (size_t i = 0; i < tables->size; i++)
+        if (times[i])
+            count_l2(c, (tables->slots[i] - 1) << c->q->bits, times[i], false);
 }
 
 static void count_snapshots(struct qcow2_check *c)
 {
     struct qcow2 *q = c->q;
+    struct qcow2_set tables = {0};
+    uint64_t clusters = 0;
+    unsigned n = 0;
 
-    count(c, q->h.snapshots_off, qcow2_snapshots_bytes(q), "the snapshot table");
-    for (unsigned i = 0; i < q->h.nsnapshots; i++) {
-        const struct qcow2_snapshot *s = &q->snaps[i];
+    for (; n < q->h.nsnapshots; n++) {
+        const struct qcow2_snapshot *s = &q->snaps[n];
         cleanup_free uint64_t *l1 = malloc(s->l1_size * sizeof(*l1) + 1);
 
+        clusters += qcow2_clusters(q, s->l1_size * 8ull);
+        if (clusters > c->n) { /* each has its own, and one file could name the same bytes thousands of times */
+            corrupt(c, "the snapshots' L1 tables are larger than the file");
+            c->found->failures++;
+            break;
+        }
         if (!l1 || qcow2_table_read(q, l1, s->l1_size, s->l1_off))
             c->found->failures++;
         else
-            count_l1(c, l1, s->l1_size, s->l1_off, false);
+            count_l1(c, l1, s->l1_size, &tables);
     }
+    count_shared(c, &tables);
+    free(tables.slots);
+    for (unsigned i = 0; i < n; i++)
+        count(c, q->snaps[i].l1_off, q->snaps[i].l1_size * 8ull, "an L1 table");
+    count(c, q->h.snapshots_off, qcow2_snapshots_bytes(q), "the snapshot table");
+}
+
+static void count_active(struct qcow2_check *c)
+{
+    struct qcow2 *q = c->q;
+    struct qcow2_set tables = {0};
+
+    count(c, q->h.l1_off, q->h.l1_size * 8ull, "an L1 table");
+    count_l1(c, q->l1, q->h.l1_size, &tables);
+    for (uint32_t i = 0; i < q->h.l1_size; i++) {
+        uint64_t table = q->l1[i] & QCOW2_OFF_MASK;
+
+        if (!(table & (q->cluster - 1)) && qcow2_set_has(&tables, table >> q->bits)) {
+            count_l2(c, table, 1, true);
+            qcow2_set_del(&tables, table >> q->bits);
+        }
+    }
+    free(tables.slots);
 }
 
 /* Blocks that cannot be where the table says are forgotten, with `fix` in the file, too. */
@@ -200,9 +257,9 @@ static void count_all(struct qcow2_check *c, bool fix)
 {
     struct qcow2 *q = c->q;
 
-    count(c, 0, q->cluster, "the header");
-    count_l1(c, q->l1, q->h.l1_size, q->h.l1_off, true);
     count_snapshots(c);
+    count(c, 0, q->cluster, "the header");
+    count_active(c);
     qcow2_crypt_visit(q, &c->v);
     if (qcow2_bitmaps_visit(q, &c->v))
         c->found->failures++;
