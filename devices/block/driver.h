@@ -84,6 +84,11 @@ struct blk_driver {
     int (*create)(struct blk *file, uint64_t size, const void *opts, const struct blk_keys *keys, struct err *err);
     const struct opt *create_opts;
     size_t create_size;
+    /* Optional: other properties for an image that nobody else uses.  `opts` is a struct of amend_size that amend_opts
+     * describes. */
+    int (*amend)(struct blk *b, const void *opts, const struct blk_keys *keys, bool force, struct err *err);
+    const struct opt *amend_opts;
+    size_t amend_size;
     /* Optional: what create() and full use of such an image need of the file beyond its `size` bytes of data, which are
      * allocated in *unit's. */
     int (*overhead)(uint64_t size, const void *opts, uint64_t *ret, uint64_t *unit, struct err *err);

@@ -278,6 +278,11 @@ static int luks_overhead(uint64_t size, const void *opts, uint64_t *ret, uint64_
     return 0;
 }
 
+static int amend(struct blk *b, const void *opts, const struct blk_keys *keys, bool force, struct err *err)
+{
+    return luks_amend(b->file, 0, luks_of(b)->start, opts, keys, force, err);
+}
+
 static bool luks_probe(const uint8_t *head, size_t n, const uint8_t *tail)
 {
     (void)tail;
@@ -286,6 +291,7 @@ static bool luks_probe(const uint8_t *head, size_t n, const uint8_t *tail)
 
 static const char *const endings[] = {"luks", NULL};
 static const struct opt create_opts[] = {LUKS_CREATE_OPTIONS(struct luks_create, , ""), O_END};
+static const struct opt amend_opts[] = {LUKS_AMEND_OPTIONS(struct luks_amend, , ""), O_END};
 
 const struct blk_driver luks_driver = {
     .name = "luks",
@@ -304,4 +310,7 @@ const struct blk_driver luks_driver = {
     .overhead = luks_overhead,
     .create_opts = create_opts,
     .create_size = sizeof(struct luks_create),
+    .amend = amend,
+    .amend_opts = amend_opts,
+    .amend_size = sizeof(struct luks_amend),
 };

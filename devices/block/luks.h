@@ -43,6 +43,11 @@ struct luks_create {
     uint32_t hash, ms;
 };
 
+struct luks_amend { /* of the keys: one more, or one less */
+    uint32_t state, slot /* LUKS_SLOTS: any */, ms;
+    char *new_secret, *old_secret; /* ids of keys */
+};
+
 /* Words for options, and what info() says: NULL-terminated. */
 extern const char *const luks_ciphers[], *const luks_modes[], *const luks_ivs[], *const luks_hashes[];
 /* Rows of create_opts: `c` is a struct luks_create in T, with a dot behind, `p` what the names begin with. */
@@ -53,6 +58,15 @@ extern const char *const luks_ciphers[], *const luks_modes[], *const luks_ivs[],
         O_ENUM(T, c kind.iv, p "ivgen-alg", "plain64", luks_ivs, "what makes each sector's first bytes different"), \
         O_ENUM(T, c hash, p "hash-alg", "sha256", luks_hashes, "hash that makes a key of the pass phrase"),         \
         O_U32(T, c ms, p "iter-time", "2000", 1, 60000, "milliseconds that this takes here, and those who guess it")
+
+/* Likewise rows of amend_opts, of a struct luks_amend. */
+extern const char *const luks_states[];
+#define LUKS_AMEND_OPTIONS(T, c, p)                                                                                \
+    O_ENUM(T, c state, p "state", "keep", luks_states, "active adds a key, inactive takes one out"),               \
+        O_STR(T, c new_secret, p "new-secret", NULL, "the key to add: the id of an --object secret", .arg = "ID"), \
+        O_STR(T, c old_secret, p "old-secret", NULL, "the key to take out, from wherever it is", .arg = "ID"),     \
+        O_U32(T, c slot, p "keyslot", "8", 0, LUKS_SLOTS, "the slot, from 0 on; 8: any"),                          \
+        O_U32(T, c ms, p "iter-time", "2000", 1, 60000, "milliseconds that it takes to open it with a new key")
 
 /* ---- luks_header.c ---- */
 
@@ -66,9 +80,23 @@ int luks_unlock(struct blk *file, uint64_t off, const struct luks_header *h, con
 uint8_t *luks_format(const struct luks_create *c, const struct blk_key *key, struct luks_header *h);
 /* The bytes that takes. */
 uint64_t luks_area(const struct crypt_kind *k);
+uint64_t luks_material(const struct luks_header *h); /* bytes of a slot's key */
+/* The slots of the header at `off` that the key opens, a bit each. */
+int luks_slots_of(struct blk *file, uint64_t off, const struct luks_header *h, const struct blk_key *key, unsigned *ret)
+    must_check;
+/* A free slot, whose place is free, gets the sectors' key, which one of `keys` opens; key is its own from now on. */
+int luks_fill(struct blk *file, uint64_t off, struct luks_header *h, unsigned slot, const struct blk_key *key,
+              uint32_t ms, const struct blk_keys *keys, struct err *err) must_check;
+int luks_erase(struct blk *file, uint64_t off, struct luks_header *h, unsigned slot) must_check;
 /* Do they make sense?  And the key that they name; messages begin with `name`. */
 int luks_create_check(const struct luks_create *c, const struct blk_keys *keys, const char *name,
                       const struct blk_key **ret, struct err *err) must_check;
+
+/* ---- luks_slots.c ---- */
+
+/* Changes the slots of the header at `off`, which takes `area` bytes.  The last key goes only with `force`. */
+int luks_amend(struct blk *file, uint64_t off, uint64_t area, const struct luks_amend *a, const struct blk_keys *keys,
+               bool force, struct err *err) must_check;
 
 /* ---- luks.c ---- */
 

@@ -253,6 +253,30 @@ static bool try_slot(const struct luks_header *h, const struct luks_slot *s, con
     return !memcmp(digest, h->digest, LUKS_DIGEST);
 }
 
+uint64_t luks_material(const struct luks_header *h)
+{
+    return align_up(crypt_key_size(&h->kind) * LUKS_STRIPES, CRYPT_SECTOR);
+}
+
+int luks_slots_of(struct blk *file, uint64_t off, const struct luks_header *h, const struct blk_key *key, unsigned *ret)
+{
+    size_t size = luks_material(h);
+    cleanup_free uint8_t *buf = xcalloc(2, size);
+    uint8_t found[CRYPT_KEY_MAX] = {0};
+    int rc = 0;
+
+    *ret = 0;
+    for (unsigned i = 0; !rc && i < LUKS_SLOTS; i++) {
+        if (!h->slots[i].active)
+            continue;
+        rc = blk_pread(file, buf, size, off + h->slots[i].off);
+        if (!rc && try_slot(h, &h->slots[i], key, buf, buf + size, found))
+            *ret |= 1u << i;
+    }
+    explicit_bzero(found, sizeof(found));
+    return rc;
+}
+
 static int none_fits(const char *name, const struct blk_keys *keys, struct err *err)
 {
     for (unsigned i = 0; i < keys->n; i++)
@@ -268,7 +292,7 @@ static int none_fits(const char *name, const struct blk_keys *keys, struct err *
 int luks_unlock(struct blk *file, uint64_t off, const struct luks_header *h, const struct blk_keys *keys,
                 uint8_t ret[CRYPT_KEY_MAX], struct err *err)
 {
-    size_t size = align_up(crypt_key_size(&h->kind) * LUKS_STRIPES, CRYPT_SECTOR);
+    size_t size = luks_material(h);
     cleanup_free uint8_t *buf = xcalloc(2, size);
 
     for (unsigned i = 0; i < LUKS_SLOTS; i++) {
@@ -364,6 +388,15 @@ static void put_uuid(char *ret)
         ret += sprintf(ret, "%02x%s", u[i], i == 3 || i == 5 || i == 7 || i == 9 ? "-" : "");
 }
 
+static void put_slot(const struct luks_slot *s, uint8_t p[SLOT])
+{
+    put_be32(p, s->active ? SLOT_ON : SLOT_OFF_WORD);
+    put_be32(p + SLOT_ROUNDS, s->rounds);
+    memcpy(p + SLOT_SALT, s->salt, LUKS_SALT);
+    put_be32(p + SLOT_OFF, (uint32_t)(s->off / CRYPT_SECTOR));
+    put_be32(p + SLOT_STRIPES, LUKS_STRIPES);
+}
+
 static void put_header(const struct luks_header *h, uint8_t *p)
 {
     const struct mode *m = modes;
@@ -381,16 +414,8 @@ static void put_header(const struct luks_header *h, uint8_t *p)
     memcpy(p + AT_SALT, h->salt, LUKS_SALT);
     put_be32(p + AT_ROUNDS, h->rounds);
     memcpy(p + AT_UUID, h->uuid, UUID);
-    for (unsigned i = 0; i < LUKS_SLOTS; i++) {
-        const struct luks_slot *s = &h->slots[i];
-        uint8_t *at = p + AT_SLOTS + i * SLOT;
-
-        put_be32(at, s->active ? SLOT_ON : SLOT_OFF_WORD);
-        put_be32(at + SLOT_ROUNDS, s->rounds);
-        memcpy(at + SLOT_SALT, s->salt, LUKS_SALT);
-        put_be32(at + SLOT_OFF, (uint32_t)(s->off / CRYPT_SECTOR));
-        put_be32(at + SLOT_STRIPES, LUKS_STRIPES);
-    }
+    for (unsigned i = 0; i < LUKS_SLOTS; i++)
+        put_slot(&h->slots[i], p + AT_SLOTS + i * SLOT);
 }
 
 uint8_t *luks_format(const struct luks_create *c, const struct blk_key *k, struct luks_header *h)
@@ -415,4 +440,55 @@ uint8_t *luks_format(const struct luks_create *c, const struct blk_key *k, struc
     fill_slot(h, &h->slots[0], k, key, p + h->slots[0].off);
     explicit_bzero(key, sizeof(key));
     return p;
+}
+
+/* ---- Changing. ---- */
+
+static int write_slot(struct blk *file, uint64_t off, const struct luks_header *h, unsigned slot)
+{
+    uint8_t p[SLOT];
+    int rc;
+
+    put_slot(&h->slots[slot], p);
+    rc = blk_pwrite(file, p, sizeof(p), off + AT_SLOTS + slot * SLOT);
+    return rc ? rc : blk_flush(file);
+}
+
+static int write_material(struct blk *file, uint64_t off, const struct luks_header *h, unsigned slot, const uint8_t *p)
+{
+    int rc = blk_pwrite(file, p, luks_material(h), off + h->slots[slot].off);
+
+    return rc ? rc : blk_flush(file);
+}
+
+int luks_fill(struct blk *file, uint64_t off, struct luks_header *h, unsigned slot, const struct blk_key *k,
+              uint32_t ms, const struct blk_keys *keys, struct err *err)
+{
+    cleanup_free uint8_t *p = xcalloc(1, luks_material(h));
+    struct luks_slot *s = &h->slots[slot];
+    uint8_t key[CRYPT_KEY_MAX];
+    int rc = luks_unlock(file, off, h, keys, key, err);
+
+    if (rc)
+        return rc;
+    s->active = true;
+    s->rounds = count_rounds(h->hash, crypt_key_size(&h->kind), ms);
+    get_random(s->salt, LUKS_SALT);
+    fill_slot(h, s, k, key, p);
+    explicit_bzero(key, sizeof(key));
+    rc = write_material(file, off, h, slot, p); /* before the header says that it is there */
+    if (!rc)
+        rc = write_slot(file, off, h, slot);
+    return rc ? err_set(err, -rc, "%s: write its keys: %s", file->name, strerror(-rc)) : 0;
+}
+
+int luks_erase(struct blk *file, uint64_t off, struct luks_header *h, unsigned slot)
+{
+    cleanup_free uint8_t *p = xcalloc(1, luks_material(h));
+    int rc;
+
+    get_random(p, luks_material(h));
+    h->slots[slot].active = false;
+    rc = write_slot(file, off, h, slot);
+    return rc ? rc : write_material(file, off, h, slot, p);
 }

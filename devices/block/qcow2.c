@@ -591,4 +591,7 @@ const struct blk_driver qcow2_driver = {
     .overhead = qcow2_overhead,
     .create_opts = qcow2_create_opts,
     .create_size = sizeof(struct qcow2_create),
+    .amend = qcow2_amend,
+    .amend_opts = qcow2_amend_opts,
+    .amend_size = sizeof(struct qcow2_amend),
 };

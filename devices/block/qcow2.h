@@ -33,13 +33,6 @@ char *qcow2_backing_format(struct blk *b);
 int qcow2_set_backing(struct blk *b, const char *name, const char *format, struct err *err) must_check;
 /* It holds nothing of its own any more, and reads as what it is based on. */
 int qcow2_empty(struct blk *b, struct err *err) must_check;
-/* Other properties; the table says what each means. */
-struct qcow2_amend {
-    uint32_t compat, lazy;
-    char *backing, *format;
-};
-extern const struct opt qcow2_amend_opts[];
-int qcow2_amend(struct blk *b, const struct qcow2_amend *a, struct err *err) must_check;
 
 struct qcow2_bitmap_info {
     const char *name; /* borrowed until the next change */

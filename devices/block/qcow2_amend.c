@@ -1,5 +1,4 @@
 /* Properties of a qcow2 image that can change while its data stay where they are. */
-#include "devices/block/qcow2.h"
 #include "devices/block/qcow2_int.h"
 #include "vmm/base/cleanup.h"
 
@@ -13,6 +12,7 @@ const struct opt qcow2_amend_opts[] = {
     O_ENUM(struct qcow2_amend, lazy, "lazy_refcounts", "keep", switches, "other programs may postpone counting"),
     O_STR(struct qcow2_amend, backing, "backing_file", NULL, "what it is based on; empty: nothing", .arg = "FILE"),
     O_STR(struct qcow2_amend, format, "backing_fmt", NULL, "that file's format", .arg = "FORMAT"),
+    LUKS_AMEND_OPTIONS(struct qcow2_amend, luks., "encrypt."),
     O_END,
 };
 
@@ -39,8 +39,9 @@ static int change_header(struct qcow2 *q, const struct qcow2_amend *a)
     return rc;
 }
 
-int qcow2_amend(struct blk *b, const struct qcow2_amend *a, struct err *err)
+int qcow2_amend(struct blk *b, const void *opts, const struct blk_keys *keys, bool force, struct err *err)
 {
+    const struct qcow2_amend *a = opts;
     struct qcow2 *q = qcow2_of(b);
     cleanup_free char *format = a->format ? xstrdup(a->format) : qcow2_backing_format(b);
     int rc;
@@ -49,6 +50,9 @@ int qcow2_amend(struct blk *b, const struct qcow2_amend *a, struct err *err)
         return err_set(err, EINVAL, "%s: version 0.10 has no lazy_refcounts; say compat=1.1 as well", b->name);
     if (a->format && !a->backing && !q->h.backing)
         return err_set(err, EINVAL, "%s is based on nothing, so backing_fmt means nothing", b->name);
+    rc = qcow2_crypt_amend(q, &a->luks, keys, force, err);
+    if (rc)
+        return rc;
     pthread_mutex_lock(&q->lock);
     rc = change_header(q, a);
     pthread_mutex_unlock(&q->lock);

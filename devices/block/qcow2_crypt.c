@@ -49,6 +49,17 @@ void qcow2_crypt_visit(struct qcow2 *q, struct qcow2_visitor *v)
     v->range(v, off, len, "the encryption header");
 }
 
+int qcow2_crypt_amend(struct qcow2 *q, const struct luks_amend *a, const struct blk_keys *keys, bool force,
+                      struct err *err)
+{
+    uint64_t off, len;
+
+    if (q->h.crypt != CRYPT_LUKS)
+        return a->state ? err_set(err, EINVAL, "%s is not encrypted, so it has no keys", q->b.name) : 0;
+    off = pointer(q, &len);
+    return luks_amend(q->b.file, off, len, a, keys, force, err);
+}
+
 json_t *qcow2_crypt_info(struct qcow2 *q)
 {
     json_t *j = luks_info(q->guest);

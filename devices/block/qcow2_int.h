@@ -335,6 +335,13 @@ struct qcow2_create {
     bool lazy_refcounts, extended_l2, data_file_raw;
     struct luks_create luks;
 };
+extern const struct opt qcow2_amend_opts[];
+struct qcow2_amend {
+    uint32_t compat, lazy;
+    char *backing, *format;
+    struct luks_amend luks;
+};
+int qcow2_amend(struct blk *b, const void *opts, const struct blk_keys *keys, bool force, struct err *err) must_check;
 /* Opens and closes a node on a file that somebody else owns. */
 int qcow2_attach(struct blk *file, struct blk **ret, struct err *err) must_check;
 int qcow2_detach(struct blk *b) must_check;
@@ -358,6 +365,9 @@ static inline bool qcow2_encrypted(const struct qcow2 *q)
 /* What the header of the encryption takes of the file, if there is one. */
 void qcow2_crypt_visit(struct qcow2 *q, struct qcow2_visitor *v);
 json_t *qcow2_crypt_info(struct qcow2 *q); /* of an encrypted image */
+/* Without the lock. */
+int qcow2_crypt_amend(struct qcow2 *q, const struct luks_amend *a, const struct blk_keys *keys, bool force,
+                      struct err *err) must_check;
 int qcow2_crypt_create(struct qcow2 *q, const struct luks_create *c, const struct blk_key *key) must_check;
 
 /* ---- qcow2_bitmap.c ---- */

@@ -80,6 +80,45 @@ says 0 "encrypted: yes" info e.qcow2
 says 1 "is encrypted; give a file with its key" convert e.qcow2 b.raw
 says 1 "e.qcow2: wrong key: t does not open it" convert --object secret,id=t,data=x e.qcow2 b.raw
 says 1 "wrong key; mind that t ends with a line's end" convert --object secret,id=t,file=line e.qcow2 b.raw
+# Keys come and go, in images of both sorts; qemu-img opens them with what is there.
+new=(--object secret,id=n,data=newer) both=("${sec[@]}" "${new[@]}")
+ok convert "${sec[@]}" -o $luks a.raw k.qcow2
+ok convert "${sec[@]}" -o key-secret=s,iter-time=10 a.raw k.luks
+for k in k.qcow2:encrypt.:qcow2 k.luks::luks; do
+    IFS=: read -r image p format <<<"$k"
+    at=driver=$format,file.filename=$image,${p}key-secret
+    says 1 "no key has the id" amend "${sec[@]}" -o ${p}state=active,${p}new-secret=n $image
+    says 1 "wrong key: n does not open it" amend "${new[@]}" -o ${p}state=active,${p}new-secret=n $image
+    says 1 "that key slot is in use" amend "${both[@]}" -o ${p}state=active,${p}new-secret=n,${p}keyslot=0 $image
+    says 1 "say which by old-secret" amend "${sec[@]}" -o ${p}state=inactive $image
+    says 1 "nothing could ever open it" amend "${sec[@]}" -o ${p}state=inactive,${p}old-secret=s $image
+    ok amend "${both[@]}" -o ${p}state=active,${p}new-secret=n,${p}iter-time=10 $image
+    ok compare "${new[@]}" $image a.raw
+    judge compare "${both[@]}" --image-opts $at=n driver=raw,file.filename=a.raw
+    judge compare "${both[@]}" --image-opts $at=s driver=raw,file.filename=a.raw
+    ok amend "${sec[@]}" -o ${p}state=inactive,${p}old-secret=s $image
+    says 1 "wrong key: s does not open it" convert "${sec[@]}" $image b.raw
+    ok compare "${new[@]}" $image a.raw
+    judge compare "${both[@]}" --image-opts $at=n driver=raw,file.filename=a.raw
+    [ $format = luks ] || continue
+    for slot in 0 2 3 4 5 6 7; do
+        ok amend "${both[@]}" -o ${p}state=active,${p}new-secret=s,${p}keyslot=$slot,${p}iter-time=1 $image
+    done
+    says 1 "all its key slots are in use" amend "${both[@]}" -o ${p}state=active,${p}new-secret=n $image
+    ok amend -o ${p}state=inactive,${p}keyslot=1 $image
+    says 1 "slot 1 is free already" amend -o ${p}state=inactive,${p}keyslot=1 $image
+    ok amend "${sec[@]}" --force -o ${p}state=inactive,${p}old-secret=s $image
+    says 1 "none of the 2 keys opens it" convert "${both[@]}" $image b.raw
+done
+ok create -f qcow2 plain.qcow2 1M
+says 1 "is not encrypted" amend "${sec[@]}" -o encrypt.state=active,encrypt.new-secret=s plain.qcow2
+! type qemu-img >/dev/null 2>&1 || ! slowly x || for k in k.qcow2:encrypt.:qcow2 k.luks::luks; do
+    IFS=: read -r image p format <<<"$k"
+    theirs create "${sec[@]}" -f $format -o ${p:+encrypt.format=luks,}${p}key-secret=s,${p}iter-time=10 $image 4M
+    ok amend "${both[@]}" -o ${p}state=active,${p}new-secret=n,${p}iter-time=10 $image
+    judge compare "${both[@]}" --image-opts driver=$format,file.filename=$image,${p}key-secret=n \
+        driver=$format,file.filename=$image,${p}key-secret=s
+done
 # A chain with two keys, which a commit and a rebase take apart.
 two=("${sec[@]}" --object secret,id=t,data=x)
 ok convert "${sec[@]}" -o $luks a.raw low.qcow2
