@@ -2,8 +2,8 @@
  * What bothy and its first process in a guest (firmware/init) say to each other.
  *
  * Orders are a file in the initramfs: words that each end with a NUL, KEY=VALUE, keys as below, in any order, those of
- * one key in theirs.  Then there are four ports of a virtio console: the command's three streams, and one for lines of
- * text.  The guest's:
+ * one key in theirs.  Then there are five ports of a virtio console: the command's three streams, the kernel's log as
+ * its consoles would print it at any level, and one for lines of text.  The guest's:
  *
  *     ready             the command starts now
  *     exit N OUT ERR    it ended with that code, when so many bytes had gone into the ports for its output
@@ -31,7 +31,7 @@ enum {
     INIT_LINE_MAX = 512, /* bytes of a line, with its end */
 };
 
-enum init_port { INIT_CONTROL, INIT_STDIN, INIT_STDOUT, INIT_STDERR, INIT_PORTS };
+enum init_port { INIT_CONTROL, INIT_STDIN, INIT_STDOUT, INIT_STDERR, INIT_LOG, INIT_PORTS };
 #define INIT_PORT_NAMES                                                \
     {                                                                  \
         "bothy.control", "bothy.stdin", "bothy.stdout", "bothy.stderr" \
@@ -49,11 +49,12 @@ enum init_order {
     ORDER_CWD,
     ORDER_SIZE, /* COLS ROWS: the command's streams are a terminal */
     ORDER_NET,  /* ADDRESS GATEWAY, numbers in network order: eth0's, in a network of 24 bits */
+    ORDER_DNS,  /* address of a name server, in text */
     ORDER_ARG,
     ORDER_ENV,
     INIT_ORDERS_KINDS,
 };
-#define INIT_ORDER_NAMES                                                                                    \
-    {                                                                                                       \
-        "module", "root", "tmp", "host", "clock", "uid", "gid", "group", "cwd", "size", "net", "arg", "env" \
+#define INIT_ORDER_NAMES                                                                                           \
+    {                                                                                                              \
+        "module", "root", "tmp", "host", "clock", "uid", "gid", "group", "cwd", "size", "net", "dns", "arg", "env" \
     }

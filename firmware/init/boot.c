@@ -184,6 +184,22 @@ static long set_address(int fd, const char *name, unsigned request, uint32_t add
     return SYS(ioctl, fd, request, &r);
 }
 
+/* The root is a copy, so its own file may go. */
+static void set_resolver(const char *address)
+{
+    static const char path[] = "/etc/resolv.conf";
+    struct line l = {.n = 0};
+    long fd;
+
+    SYS(unlink, path);
+    fd = SYS(open, path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    line_add(&l, "nameserver ");
+    line_add(&l, address);
+    line_add(&l, "\n");
+    SYS(write, fd, l.text, l.n);
+    SYS(close, fd);
+}
+
 /* Where a kernel has no networks, tests that want one say so themselves; an ordered one must be there. */
 void start_network(const struct orders *o)
 {
@@ -205,6 +221,8 @@ void start_network(const struct orders *o)
             r = SYS(ioctl, fd, SIOCADDRT, &route);
         if (r < 0)
             fail(r, "set up the network (CONFIG_VIRTIO_NET, CONFIG_INET)", NULL);
+        if (o->dns)
+            set_resolver(o->dns);
     }
     if (fd >= 0)
         SYS(close, fd);

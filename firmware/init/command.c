@@ -26,6 +26,8 @@ struct session {
     int children;         /* signalfd */
     int theirs[3];        /* the command's ends */
     int terminal;         /* its other end, or -1 */
+    int kmsg;             /* the kernel's log */
+    bool log_waits;       /* for the host to take more of it */
     long pid;
     int status;
     bool ended;
@@ -250,14 +252,18 @@ static void listen(struct session *s)
 static void carry(struct session *s)
 {
     while (!s->ended) {
-        struct pollfd fds[5] = {{.fd = s->children, .events = POLLIN}, {.fd = ports[INIT_CONTROL], .events = POLLIN}};
+        struct pollfd fds[6] = {{.fd = s->children, .events = POLLIN}, {.fd = ports[INIT_CONTROL], .events = POLLIN}};
 
         for (unsigned i = 0; i < 3; i++)
             fds[2 + i] = pump_wish(&s->pumps[i]);
-        SYS(poll, fds, 5, -1);
+        fds[5].fd = s->log_waits ? ports[INIT_LOG] : s->kmsg;
+        fds[5].events = s->log_waits ? POLLOUT : POLLIN;
+        SYS(poll, fds, 6, -1);
         for (unsigned i = 0; i < 3; i++)
             if (fds[2 + i].revents)
                 pump_step(&s->pumps[i]);
+        if (fds[5].revents)
+            s->log_waits = !log_carry(s->kmsg);
         if (fds[1].revents & POLLIN)
             listen(s);
         if (fds[0].revents)
@@ -296,7 +302,7 @@ static void report(const struct session *s)
 void run_command(const struct orders *o)
 {
     uint64_t child = 1ull << (SIGCHLD - 1);
-    struct session s = {.terminal = -1};
+    struct session s = {.terminal = -1, .kmsg = log_open()};
     struct line ready = {.n = 0};
     long r = SYS(chdir, o->cwd);
 
@@ -324,6 +330,11 @@ void run_command(const struct orders *o)
     carry(&s);
     drain(&s.pumps[1]);
     drain(&s.pumps[2]);
+    while (s.kmsg >= 0 && !log_carry(s.kmsg)) {
+        struct pollfd room = {.fd = ports[INIT_LOG], .events = POLLOUT};
+
+        SYS(poll, &room, 1, -1);
+    }
     SYS(sync);
     report(&s);
 }

@@ -5,7 +5,7 @@
 #include <poll.h>
 #include <sys/mman.h>
 
-int ports[INIT_PORTS] = {-1, -1, -1, -1};
+int ports[INIT_PORTS] = {-1, -1, -1, -1, -1};
 
 void *memcpy(void *dst, const void *src, size_t n)
 {

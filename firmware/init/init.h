@@ -1,7 +1,7 @@
 /*
  * The first process of a guest that runs a test.  It comes with no library and needs nothing from the root file system:
  * boot.c makes the kernel usable and finds the ports, root.c the file systems, command.c runs what was ordered and
- * carries its streams.
+ * carries its streams, log.c the kernel's log.
  */
 #pragma once
 #include "firmware/init/orders.h"
@@ -41,5 +41,9 @@ void open_ports(const struct orders *o);
 void enter_root(const struct orders *o);
 /* The loopback interface, and the network that was ordered. */
 void start_network(const struct orders *o);
+/* Where the log is read, non-blocking, or -1. */
+int log_open(void);
+/* Sends what there is of it; false when it has to wait for the host to take more. */
+bool log_carry(int kmsg);
 /* Runs the command, reports how it ended. */
 void run_command(const struct orders *o);

@@ -68,6 +68,9 @@ static const char *take(struct orders *o, enum init_order kind, char *value)
     case ORDER_CWD:
         o->cwd = value;
         return NULL;
+    case ORDER_DNS:
+        o->dns = value;
+        return NULL;
     case ORDER_CLOCK:
         return parse_one(value, INT64_MAX, &o->clock) ? NULL : "a bad clock";
     case ORDER_UID:

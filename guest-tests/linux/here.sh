@@ -4,7 +4,7 @@ work=$1 bothy=$2 limit=$3 cuts=$4 sanitized=$5
 shift 5
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-export XDG_CACHE_HOME=$scratch/cache
+export XDG_CACHE_HOME=$scratch/cache WORD='a word'
 out=$scratch/out
 
 why() { reason=$*; return 1; }
@@ -452,6 +452,48 @@ scenario_memory_hugetlb() { on_huge_pages 2048 140 256; }
 scenario_memory_hugetlb_1g() { on_huge_pages 1048576 1 1024; }
 scenario_panic_ends_with_126() { guest 126 panic; }
 scenario_exit_port_sets_the_code() { guest 7 code; }
+
+# tests WANTED-CODE OPTION… -- COMMAND…: one run of bothy test; its streams are in $out and $scratch/err.
+tests()
+{
+    local want=$1 code=0
+    shift
+    timeout -k 5 "$limit" "$bothy" test -k "$kernel" "$@" >"$out" 2>"$scratch/err" || code=$?
+    [[ $code == "$want" ]] || why "bothy test ended with $code, not $want: $(tail -n 1 "$scratch/err")"
+}
+complains() { grep -qa "$1" "$scratch/err" || why "no \"$1\" on standard error: $(tail -n 1 "$scratch/err")"; }
+scenario_test_carries_streams_user_and_code()
+{
+    head -c 3000000 /dev/urandom >"$scratch/in"
+    tests 7 --user nobody --cwd /usr/lib -- \
+        sh -c 'cat; (id -un; pwd; tty; echo "$WORD"; echo again >/dev/stderr; touch /etc/mine) >&2; exit 7' <"$scratch/in" || return
+    cmp "$scratch/in" "$out" || why 'the input did not come back whole' || return
+    complains '^nobody$' && complains '^/usr/lib$' && complains 'not a tty' && complains '^a word$' && complains '^again$' &&
+        complains 'touch.*Permission denied'
+}
+scenario_test_command_killed() { tests 139 --machine mmio -- sh -c 'kill -SEGV $$' && complains 'signal 11'; }
+scenario_test_command_silent()
+{
+    tests 124 --silence-timeout 3 -- sh -c 'echo begun; (sleep 1000 &); sleep 1000' </dev/null && says '^begun$' && complains 'timeout'
+}
+scenario_test_panic_is_a_crash() { tests 126 -- sh -c 'echo c >/proc/sysrq-trigger' && complains 'crash: .*sysrq triggered crash'; }
+scenario_test_guest_powers_off() { tests 126 -- busybox poweroff -f && complains 'before its command ended'; }
+scenario_test_leaves_files_as_they_were()
+{
+    local kernel=$(cat "$work/kernel.full") was
+    mkdir "$scratch/tree" && cp /etc/passwd /bin/busybox "$scratch/tree" && ln -s passwd "$scratch/tree/link" || return
+    was=$(cd "$scratch" && tar -c tree | sha256sum; sha256sum /etc/passwd)
+    tests 0 --log "$scratch/log" -- sh -c "cd '$scratch' && echo more >>tree/passwd && chown 5:6 tree/busybox && rm tree/link &&
+        mv tree moved && echo more >>/etc/passwd && rm /etc/hostname && cat moved/passwd" || return
+    says '^more$' && [[ $(cd "$scratch" && tar -c tree | sha256sum; sha256sum /etc/passwd) == "$was" ]] ||
+        why "the host's files have changed" || return
+    grep -q 'Linux version' "$scratch/log" || why "the kernel's log lacks its beginning"
+}
+scenario_test_at_a_terminal()
+{
+    script -qec "stty rows 31 cols 97; '$bothy' test -k '$kernel' -- sh -c 'stty size; tty; exit 5'" /dev/null <<<'' >"$out" && why 'no code' && return 1
+    says '^31 97' && says '^/dev/pts/'
+}
 
 passed=0 failed=0
 report() # NAME CODE SECONDS

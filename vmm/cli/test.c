@@ -32,7 +32,7 @@ static const struct opt test_options[] = {
     O_U32(struct test_opts, boot_timeout, "boot-timeout", "120", 0, SECONDS_MAX,
           "seconds until the command starts; 0: no limit"),
     O_U32(struct test_opts, silence_timeout, "silence-timeout", "0", 0, SECONDS_MAX,
-          "seconds without any output, the kernel's log included; 0: no limit"),
+          "seconds that the command may be silent, and the kernel's log with it; 0: no limit"),
     O_STR(struct test_opts, log, "log", NULL, "write the kernel's log there", .arg = "FILE"),
     CONFIG_OPTIONS(struct test_opts, c.),
     O_ENUM(struct test_opts, log_level, "log-level", "warn", log_level_words, "how much bothy says on standard error"),

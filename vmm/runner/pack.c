@@ -190,6 +190,24 @@ static bool is_users_own(const char *word)
     return false;
 }
 
+/* What the user network gives away by DHCP where it is told nothing else. */
+static void order_network(FILE *f, const struct config *c)
+{
+    for (unsigned i = 0; i < c->ndevices; i++) {
+        const char *options = c->devices[i].options;
+        char text[32];
+
+        if (strcmp(c->devices[i].cls->name, "virtio-net") != 0)
+            continue;
+        if (strncmp(options, "backend=user,", 13) != 0 || !strstr(options, ",ipv4=on,net=10.0.2.0/24,"))
+            return;
+        snprintf(text, sizeof(text), "%u %u", htobe32(0x0a00020f), htobe32(0x0a000202));
+        order(f, ORDER_NET, text);
+        order(f, ORDER_DNS, "10.0.2.3");
+        return;
+    }
+}
+
 static int write_orders(FILE *f, const struct test_spec *s, struct err *err)
 {
     bool named = false;
@@ -203,6 +221,7 @@ static int write_orders(FILE *f, const struct test_spec *s, struct err *err)
     if (strncmp(s->cwd, "/tmp/", 5) != 0 && strcmp(s->cwd, "/tmp") != 0)
         order(f, ORDER_TMP, "/tmp");
     order_number(f, ORDER_CLOCK, (uint64_t)time(NULL));
+    order_network(f, s->config);
     if (s->tty) {
         char size[16];
 

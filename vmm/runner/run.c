@@ -1,9 +1,13 @@
 /*
  * Theory of operation.  The machine is `bothy run` with a configuration made here, in a child process that dies with
- * us.  A socket pair leads to each port of the guest's first process, to the serial port that has the kernel's log, and
- * to the child's standard error.  When the first process has said how the command ended and how many bytes went before
+ * us.  A socket pair leads to each port of the guest's first process, to the serial port, and to the child's standard
+ * error.  When the first process has said how the command ended and how many bytes went before
  * that, and those have been taken, the machine is told to quit.  Whatever happens, the run is over when the child is
  * gone and all its streams have come to their ends.
+ *
+ * The kernel's log comes from the first process.  The serial port has only what is serious, since each of its bytes
+ * costs the guest several exits, but it has that from the kernel's first moment to its last.  So what came there is
+ * kept until the end, and then those lines make up the log that are newer than the first process's last one.
  */
 #include "vmm/runner/run.h"
 
@@ -38,7 +42,8 @@ enum {
     FD_CONTROL,
     FD_STDIN,
     FD_STREAMS, /* TEST_OUT, TEST_ERR, TEST_LOG */
-    FD_END = FD_STREAMS + TEST_STREAMS,
+    FD_SERIAL = FD_STREAMS + TEST_STREAMS,
+    FD_END,
 };
 
 /* What comes from the guest. */
@@ -57,7 +62,7 @@ struct test_child {
     struct lane *lane;
     pid_t pid;  /* 0: gone */
     int status; /* of its end */
-    struct watch gone, control, complaint, input;
+    struct watch gone, control, complaint, input, serial;
     struct timer boot, silence, total, quit;
     struct stream streams[TEST_STREAMS];
     uint64_t start_ns, command_ns; /* when */
@@ -71,6 +76,10 @@ struct test_child {
     size_t complained_n;
     char log_line[INIT_LINE_MAX], log_told[INIT_LINE_MAX]; /* of the kernel's log: so far; the one that says why */
     size_t log_n;
+    int64_t log_usec;  /* when the last line was written that came from the first process */
+    uint64_t serial_n; /* bytes that ever came by the serial port, of which we have the last */
+    bool serial_done;  /* they have become part of the log */
+    char serial_text[CHUNK];
 };
 
 static uint64_t now(struct test_child *c)
@@ -153,7 +162,7 @@ static void total_late(struct timer *t)
 
 static void heard(struct test_child *c)
 {
-    if (c->spec->silence_ns && !c->decided)
+    if (c->spec->silence_ns && c->phase == TEST_COMMAND && !c->decided)
         timer_arm(&c->silence, now(c) + c->spec->silence_ns);
 }
 
@@ -207,6 +216,7 @@ static void obey(struct test_child *c, const char *line)
         c->run->result.boot_ns = c->command_ns - c->start_ns;
         timer_disarm(&c->boot);
         enter_phase(c, TEST_COMMAND);
+        heard(c);
         watch_set(&c->input, c->spec->stdin_open ? EPOLLOUT : 0);
         if (!c->spec->stdin_open)
             test_run_input(c->run, NULL, 0);
@@ -238,6 +248,21 @@ static void control_ready(struct watch *w, uint32_t revents)
     }
 }
 
+static void serial_ready(struct watch *w, uint32_t revents)
+{
+    struct test_child *c = container_of(w, struct test_child, serial);
+    char buf[4096];
+    ssize_t n = read(w->fd, buf, sizeof(buf));
+
+    (void)revents;
+    if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+        watch_set(w, 0);
+    for (ssize_t i = 0; i < n; i++)
+        c->serial_text[c->serial_n++ % CHUNK] = buf[i];
+    if (n > 0)
+        heard(c);
+}
+
 /* The last whole line is what explains the rest. */
 static void complaint_ready(struct watch *w, uint32_t revents)
 {
@@ -266,23 +291,39 @@ static const struct {
     {"Kernel panic - not syncing", ""},
 };
 
+/* The kernel's stamp on a line, "[ SECONDS.MICROS]…", in microseconds; INT64_MAX where there is none. */
+static int64_t usec_of(const char *line)
+{
+    unsigned sec, usec;
+
+    return sscanf(line, "[%u.%6u", &sec, &usec) == 2 ? (int64_t)sec * 1000000 + usec : INT64_MAX;
+}
+
+static void look_at_line(struct test_child *c)
+{
+    int64_t usec = usec_of(c->log_line);
+
+    if (usec != INT64_MAX)
+        c->log_usec = usec;
+    for (size_t s = 0; s < array_len(signs) && !*c->log_told; s++)
+        if (strstr(c->log_line, signs[s].mark))
+            strcpy(c->log_told, c->log_line);
+}
+
 static void look_at_log(struct test_child *c, const char *bytes, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (bytes[i] != '\n') {
-            if (c->log_n < sizeof(c->log_line) - 1)
-                c->log_line[c->log_n++] = bytes[i] ? bytes[i] : '?';
-            continue;
+        if (bytes[i] == '\n') {
+            c->log_line[c->log_n] = 0;
+            c->log_n = 0;
+            look_at_line(c);
+        } else if (c->log_n < sizeof(c->log_line) - 1 && bytes[i] != '\r') {
+            c->log_line[c->log_n++] = bytes[i] ? bytes[i] : '?';
         }
-        c->log_line[c->log_n] = 0;
-        c->log_n = 0;
-        for (size_t s = 0; s < array_len(signs) && !*c->log_told; s++)
-            if (strstr(c->log_line, signs[s].mark))
-                strcpy(c->log_told, c->log_line);
     }
 }
 
-static void stream_end(struct stream *s);
+static void end_when_over(struct test_child *c);
 
 /* Offers what is there; true: all of it was taken. */
 static bool offer(struct stream *s)
@@ -306,7 +347,9 @@ static void stream_ready(struct watch *w, uint32_t revents)
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
-        stream_end(s);
+        watch_set(w, 0);
+        s->ended = true;
+        end_when_over(s->child);
         return;
     }
     s->at = 0;
@@ -322,7 +365,11 @@ void test_run_continue(struct test_run *r, enum test_stream which)
 {
     struct stream *s = &r->child->streams[which];
 
-    if (!s->ended && offer(s))
+    if (!offer(s))
+        return;
+    if (s->ended)
+        end_when_over(r->child);
+    else
         watch_set(&s->watch, EPOLLIN);
 }
 
@@ -348,7 +395,6 @@ static void judge(struct test_child *c)
         for (size_t i = 0; i < array_len(signs); i++)
             if (signs[i].hint && strstr(c->log_told, signs[i].mark))
                 hint = signs[i].hint;
-        c->log_told[strcspn(c->log_told, "\r")] = 0;
         decide(c, TEST_CRASH, EXIT_CRASHED, "%s%s%s", c->log_told, *hint ? "; " : "", hint);
     } else if (code == EXIT_CRASHED) {
         decide(c, TEST_CRASH, EXIT_CRASHED, "the guest crashed%s%s", *c->complained ? ": " : "", c->complained);
@@ -357,32 +403,66 @@ static void judge(struct test_child *c)
     }
 }
 
+/* What came by the serial port and is not in the log already becomes its end. */
+static void add_serial(struct test_child *c)
+{
+    struct stream *log = &c->streams[TEST_LOG];
+    uint64_t at = c->serial_n > CHUNK ? c->serial_n - CHUNK : 0;
+    int64_t last = c->log_usec;
+    char line[CHUNK + 1];
+    size_t n = 0;
+
+    c->serial_done = true;
+    log->at = log->n = 0;
+    for (; at < c->serial_n; at++) {
+        char b = c->serial_text[at % CHUNK];
+
+        if (b != '\r')
+            line[n++] = b ? b : '?';
+        if (b != '\n' && at + 1 < c->serial_n)
+            continue;
+        line[n] = 0;
+        if (usec_of(line) > last) {
+            memcpy(log->buf + log->n, line, n);
+            log->n += n;
+        }
+        n = 0;
+    }
+    look_at_log(c, log->buf, log->n);
+    look_at_log(c, "\n", 1);
+    offer(log);
+}
+
+static bool streams_over(const struct test_child *c)
+{
+    for (int i = 0; i < TEST_STREAMS; i++)
+        if (!c->streams[i].ended || c->streams[i].at < c->streams[i].n)
+            return false;
+    return true;
+}
+
 static void end_when_over(struct test_child *c)
 {
     struct test_run *r = c->run;
 
-    if (c->pid || c->phase == TEST_OVER)
+    if (c->pid || c->phase == TEST_OVER || !streams_over(c))
         return;
-    for (int i = 0; i < TEST_STREAMS; i++)
-        if (!c->streams[i].ended)
-            return;
     while (c->control.events)
         control_ready(&c->control, 0);
     while (c->complaint.events)
         complaint_ready(&c->complaint, 0);
+    while (c->serial.events)
+        serial_ready(&c->serial, 0);
+    if (!c->serial_done)
+        add_serial(c);
+    if (!streams_over(c))
+        return;
     judge(c);
     quit(c);
     timer_disarm(&c->quit);
     r->result.all_ns = now(c) - c->start_ns;
     enter_phase(c, TEST_OVER);
     r->done(r);
-}
-
-static void stream_end(struct stream *s)
-{
-    watch_set(&s->watch, 0);
-    s->ended = true;
-    end_when_over(s->child);
 }
 
 static void child_gone(struct watch *w, uint32_t revents)
@@ -451,6 +531,21 @@ pid_t test_run_pid(const struct test_run *r)
     return r->child->pid;
 }
 
+/* Before the user's, which then have the last word. */
+static int add_words(struct config *c, struct err *err)
+{
+    int r =
+        opts_set(config_opts, c, "append", "console=ttyS0 quiet panic=-1 log_buf_len=1M rdinit=/" INIT_PROGRAM, err);
+    char *ours;
+
+    if (r < 0)
+        return r;
+    ours = c->append.v[c->append.n - 1];
+    memmove(c->append.v + 1, c->append.v, (c->append.n - 1) * sizeof(ours));
+    c->append.v[0] = ours;
+    return 0;
+}
+
 /* Adds to the user's machine what a test needs. */
 static int complete_config(const struct test_spec *s, struct err *err)
 {
@@ -468,12 +563,12 @@ static int complete_config(const struct test_spec *s, struct err *err)
     if (asprintf(&root, "%s,tag=" TEST_ROOT_TAG ",mode=cow,cache=always", comma_free) < 0 ||
         asprintf(&console,
                  "chardev=null,port=bothy.control:fd:%d,port=bothy.stdin:fd:%d,port=bothy.stdout:fd:%d,"
-                 "port=bothy.stderr:fd:%d",
-                 FD_CONTROL, FD_STDIN, FD_STREAMS + TEST_OUT, FD_STREAMS + TEST_ERR) < 0 ||
-        asprintf(&serial, "fd:%d", FD_STREAMS + TEST_LOG) < 0)
+                 "port=bothy.stderr:fd:%d,port=bothy.log:fd:%d",
+                 FD_CONTROL, FD_STDIN, FD_STREAMS + TEST_OUT, FD_STREAMS + TEST_ERR, FD_STREAMS + TEST_LOG) < 0 ||
+        asprintf(&serial, "fd:%d", FD_SERIAL) < 0)
         abort();
     if (c->serials.n)
-        return err_set(err, EINVAL, "--serial %s: the first serial port has the kernel's log; leave it out",
+        return err_set(err, EINVAL, "--serial %s: the serial port is for the kernel's log; leave it out",
                        c->serials.v[0]);
     if ((r = opts_set(config_opts, c, "serial", serial, err)) < 0 ||
         (r = config_add_class(c, "virtio-console", console, "ports", err)) < 0 ||
@@ -481,10 +576,8 @@ static int complete_config(const struct test_spec *s, struct err *err)
         return r;
     if (!c->nets.n && (r = opts_set(config_opts, c, "net", "none", err)) < 0)
         return r;
-    if ((r = opts_set(config_opts, c, "append", "console=ttyS0 panic=-1 rdinit=/" INIT_PROGRAM, err)) < 0)
-        return r;
     c->reboot = false;
-    return 0;
+    return add_words(c, err);
 }
 
 static int write_config(const struct config *c, int *ret, struct err *err)
@@ -549,7 +642,6 @@ static void set_timers(struct test_child *c)
         timer_arm(&c->boot, c->start_ns + s->boot_ns);
     if (s->total_ns)
         timer_arm(&c->total, c->start_ns + s->total_ns);
-    heard(c);
 }
 
 /* The pairs' near ends in `ours`, by the child's numbers; the last is for its complaints. */
@@ -573,6 +665,7 @@ static void start_watching(struct test_child *c, int ours[FD_END + 1], int pidfd
     set_watch(&c->gone, c->lane, pidfd, EPOLLIN, child_gone);
     set_watch(&c->control, c->lane, take_fd(&ours[FD_CONTROL]), EPOLLIN, control_ready);
     set_watch(&c->complaint, c->lane, take_fd(&ours[FD_END]), EPOLLIN, complaint_ready);
+    set_watch(&c->serial, c->lane, take_fd(&ours[FD_SERIAL]), EPOLLIN, serial_ready);
     set_watch(&c->input, c->lane, take_fd(&ours[FD_STDIN]), 0, input_ready);
     for (int i = 0; i < TEST_STREAMS; i++) {
         c->streams[i].child = c;
@@ -661,6 +754,7 @@ void test_run_fini(struct test_run *r)
     drop(&c->control);
     drop(&c->complaint);
     drop(&c->input);
+    drop(&c->serial);
     for (int i = 0; i < TEST_STREAMS; i++)
         drop(&c->streams[i].watch);
     timer_disarm(&c->boot);

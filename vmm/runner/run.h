@@ -39,7 +39,7 @@ struct test_spec {
     const char *user;      /* NAME or UID[:GID], looked up in the root; NULL: root */
     const char *hostname;
     uint64_t boot_ns;    /* from the start to the command's; 0, as in the next two: no limit */
-    uint64_t silence_ns; /* without a byte on any stream */
+    uint64_t silence_ns; /* without a byte on any stream, from the command's start */
     uint64_t total_ns;
     bool tty; /* the command gets a terminal for all three streams, of this size */
     uint16_t cols, rows;
