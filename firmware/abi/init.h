@@ -32,9 +32,9 @@ enum {
 };
 
 enum init_port { INIT_CONTROL, INIT_STDIN, INIT_STDOUT, INIT_STDERR, INIT_LOG, INIT_PORTS };
-#define INIT_PORT_NAMES                                                \
-    {                                                                  \
-        "bothy.control", "bothy.stdin", "bothy.stdout", "bothy.stderr" \
+#define INIT_PORT_NAMES                                                             \
+    {                                                                               \
+        "bothy.control", "bothy.stdin", "bothy.stdout", "bothy.stderr", "bothy.log" \
     }
 
 enum init_order {

@@ -49,6 +49,7 @@ struct linux_dirent64 {
 static void look_at_port(const char *device)
 {
     static const char names[][16] = INIT_PORT_NAMES;
+    _Static_assert(array_len(names) == INIT_PORTS, "each has a name");
     char path[128], name[64] = "";
     long fd, n;
 

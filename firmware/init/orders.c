@@ -40,6 +40,7 @@ static enum init_order kind_of(char *word, char **value)
     static const char names[][8] = INIT_ORDER_NAMES;
     unsigned kind;
 
+    _Static_assert(sizeof(names) == INIT_ORDERS_KINDS * sizeof(names[0]), "each has a name");
     for (kind = 0; kind < INIT_ORDERS_KINDS; kind++)
         if ((*value = value_of(word, names[kind])))
             break;

@@ -78,11 +78,12 @@ static size_t keep_log(struct one *o, const char *bytes, size_t n)
     for (size_t done = 0; o->log >= 0 && done < n;) {
         ssize_t r = write(o->log, bytes + done, n - done);
 
-        if (r < 0) {
-            fprintf(stderr, "bothy test: the kernel's log: %s; it is not whole\n", strerror(errno));
-            o->log = -1;
+        if (r >= 0) {
+            done += (size_t)r;
+            continue;
         }
-        done += (size_t)max_u64(r < 0 ? 0 : (uint64_t)r, 0);
+        fprintf(stderr, "bothy test: the kernel's log: %s; it is not whole\n", strerror(errno));
+        o->log = -1;
     }
     return n;
 }

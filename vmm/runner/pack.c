@@ -107,7 +107,7 @@ static FILE *open_etc(const struct test_spec *s, const char *name)
 {
     char *path cleanup_free = NULL;
 
-    if (asprintf(&path, "%s/etc/%s", s->root, name) < 0)
+    if (asprintf(&path, "%s/etc/%s", strcmp(s->root, "/") ? s->root : "", name) < 0)
         abort();
     return fopen(path, "re");
 }
@@ -151,13 +151,14 @@ static int order_user(FILE *f, const struct test_spec *s, bool *named, struct er
     if (!numbers(s->user, &uid, &gid)) {
         users = open_etc(s, "passwd");
         if (!users)
-            return err_set(err, errno, "--user %s: %s/etc/passwd: %s; give the user's number", s->user, s->root,
-                           strerror(errno));
+            return err_set(err, errno, "--user %s: /etc/passwd in root \"%s\": %s; give the user's number", s->user,
+                           s->root, strerror(errno));
         while ((pw = fgetpwent(users)) && strcmp(pw->pw_name, s->user) != 0)
             ;
         fclose(users);
         if (!pw)
-            return err_set(err, ENOENT, "--user %s: no such user in %s/etc/passwd; give its number", s->user, s->root);
+            return err_set(err, ENOENT, "--user %s: no such user in /etc/passwd of root \"%s\"; give its number",
+                           s->user, s->root);
         uid = pw->pw_uid;
         gid = pw->pw_gid;
         order_groups(f, s, pw->pw_name);

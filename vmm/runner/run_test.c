@@ -1,0 +1,377 @@
+/* Runs whose machine is this program again, which plays a guest of the kind that the environment names. */
+#include "vmm/runner/run.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+#include "vmm/base/exit_code.h"
+#include "vmm/base/test.h"
+
+/* Its descriptors, as run.c has them. */
+enum { CONTROL = 5, STDIN, OUT, ERR, LOG, SERIAL };
+
+static void say(int fd, const char *text)
+{
+    if (write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+        _exit(99);
+}
+
+static void wait_for_the_end(void)
+{
+    for (;;)
+        pause();
+}
+
+static void guest_echo(void)
+{
+    char buf[4096];
+    size_t all = 0;
+    ssize_t n;
+    FILE *f = fdopen(CONTROL, "w");
+
+    say(CONTROL, "ready\n");
+    while ((n = read(STDIN, buf, sizeof(buf))) > 0) {
+        if (write(OUT, buf, (size_t)n) != n)
+            _exit(99);
+        all += (size_t)n;
+    }
+    say(ERR, "aside");
+    say(LOG, "[    1.000000] one\n[    2.500000] two\n");
+    say(SERIAL, "[    1.000000] one\r\n[    2.600000] three\r\n");
+    fprintf(f, "exit 7 %zu 5\n", all);
+    fflush(f);
+    wait_for_the_end();
+}
+static void guest_killed(void)
+{
+    say(CONTROL, "ready\nsignal 11 0 0\n");
+    wait_for_the_end();
+}
+static void guest_true(void)
+{
+    say(CONTROL, "ready\nexit 0 0 0\n");
+    wait_for_the_end();
+}
+static void guest_silent(void)
+{
+    say(CONTROL, "ready\n");
+    wait_for_the_end();
+}
+static void guest_stubborn(void)
+{
+    signal(SIGINT, SIG_IGN);
+    say(CONTROL, "ready\n");
+    wait_for_the_end();
+}
+static void guest_error(void)
+{
+    say(CONTROL, "error 19 mount its root\n");
+    wait_for_the_end();
+}
+static void guest_no_ports(void)
+{
+    say(SERIAL, "[    1.0] noise\r\n[    1.000001] bothy-init: 0 find its ports\r\n");
+    _exit(EXIT_BOTHY);
+}
+static void guest_nonsense(void)
+{
+    say(CONTROL, "exit 0 0 0\n");
+    wait_for_the_end();
+}
+static void guest_panic(void)
+{
+    say(CONTROL, "ready\n");
+    say(OUT, "said before");
+    say(LOG, "[    5.000000] fine\n");
+    say(SERIAL, "[    6.000000] Kernel panic - not syncing: because\r\n[    6.1");
+    _exit(EXIT_CRASHED);
+}
+static void guest_powers_off(void)
+{
+    say(CONTROL, "ready\n");
+    _exit(0);
+}
+static void guest_cannot_start(void)
+{
+    say(STDERR_FILENO, "bothy: a warning\nbothy run: /dev/kvm: it is not there\n");
+    _exit(EXIT_BOTHY);
+}
+static void guest_dies(void)
+{
+    raise(SIGKILL);
+}
+
+static void guest_mute(void)
+{
+    wait_for_the_end();
+}
+
+static const struct {
+    const char *name;
+    void (*play)(void);
+} guests[] = {
+    {"echo", guest_echo},         {"killed", guest_killed},         {"true", guest_true},
+    {"silent", guest_silent},     {"stubborn", guest_stubborn},     {"error", guest_error},
+    {"no ports", guest_no_ports}, {"nonsense", guest_nonsense},     {"panic", guest_panic},
+    {"off", guest_powers_off},    {"no start", guest_cannot_start}, {"dies", guest_dies},
+    {"mute", guest_mute},
+};
+
+static void play(void)
+{
+    const char *name = getenv("BOTHY_TEST_GUEST");
+
+    for (size_t i = 0; i < array_len(guests); i++)
+        if (!strcmp(guests[i].name, name))
+            guests[i].play();
+    _exit(98);
+}
+
+struct bench {
+    struct test_run run;
+    struct test_spec spec;
+    struct config config;
+    struct loop *loop;
+    struct lane lane;
+    bool over, slow;
+    const char *input; /* what is left of it */
+    size_t input_n, take;
+    char text[TEST_STREAMS][1 << 20];
+    size_t n[TEST_STREAMS];
+};
+
+static size_t output(struct test_run *r, enum test_stream s, const void *bytes, size_t n)
+{
+    struct bench *b = container_of(r, struct bench, run);
+
+    if (b->slow && n > 1 && s == TEST_OUT)
+        n /= 2;
+    assert_true(b->n[s] + n <= sizeof(b->text[s]));
+    memcpy(b->text[s] + b->n[s], bytes, n);
+    b->n[s] += n;
+    return n;
+}
+
+static void input(struct test_run *r)
+{
+    struct bench *b = container_of(r, struct bench, run);
+    size_t took = b->input_n ? test_run_input(r, b->input, b->input_n) : 0;
+
+    b->input += took;
+    b->input_n -= took;
+    if (!b->input_n)
+        test_run_input(r, NULL, 0);
+}
+
+static void done(struct test_run *r)
+{
+    container_of(r, struct bench, run)->over = true;
+}
+
+static struct bench *bench(const char *guest)
+{
+    static char *const command[] = {"command", NULL}, *const env[] = {NULL};
+    struct bench *b = xcalloc(1, sizeof(*b));
+    struct err err;
+
+    b->run = (struct test_run){.output = output, .input = input, .done = done};
+    config_init(&b->config);
+    b->config.kernel = xstrdup("/nowhere/kernel");
+    b->spec = (struct test_spec){.name = "test",
+                                 .config = &b->config,
+                                 .command = command,
+                                 .env = env,
+                                 .root = "/",
+                                 .cwd = "/",
+                                 .hostname = "guest"};
+    setenv("BOTHY_TEST_GUEST", guest, 1);
+    assert_int_equal(loop_create("test", &b->loop, &err), 0);
+    lane_init(&b->lane, b->loop);
+    return b;
+}
+
+static void start(struct bench *b)
+{
+    struct err err;
+
+    lane_lock(&b->lane);
+    if (test_run_start(&b->run, &b->spec, &b->lane, &err) < 0)
+        fail_msg("%s", err.msg);
+    lane_unlock(&b->lane);
+}
+
+/* One that never ends is ended by the test's time limit. */
+static void finish(struct bench *b)
+{
+    while (!b->over) {
+        loop_once(b->loop, b->slow ? 0 : 1000);
+        lane_lock(&b->lane);
+        if (b->slow && !b->over)
+            test_run_continue(&b->run, TEST_OUT);
+        lane_unlock(&b->lane);
+    }
+    for (int i = 0; i < TEST_STREAMS; i++)
+        assert_int_equal(b->run.result.bytes[i], b->n[i]);
+}
+
+static void tear_down(struct bench *b)
+{
+    lane_lock(&b->lane);
+    test_run_fini(&b->run);
+    lane_unlock(&b->lane);
+    lane_fini(&b->lane);
+    loop_destroy(b->loop);
+    config_fini(&b->config);
+    free(b);
+}
+
+static void echo(bool slow)
+{
+    static char text[300000];
+    struct bench *b = bench("echo");
+
+    for (size_t i = 0; i < sizeof(text); i++)
+        text[i] = (char)(i * i >> 5);
+    b->input = text;
+    b->input_n = sizeof(text);
+    b->slow = slow;
+    b->spec.stdin_open = true;
+    start(b);
+    finish(b);
+    assert_int_equal(b->run.result.outcome, TEST_FAIL);
+    assert_int_equal(b->run.result.code, 7);
+    assert_int_equal(b->n[TEST_OUT], sizeof(text));
+    assert_memory_equal(b->text[TEST_OUT], text, sizeof(text));
+    assert_string_equal(b->text[TEST_ERR], "aside");
+    assert_string_equal(b->text[TEST_LOG], "[    1.000000] one\n[    2.500000] two\n[    2.600000] three\n");
+    tear_down(b);
+}
+
+static void bytes_come_and_go_whole(void **state)
+{
+    (void)state;
+    echo(false);
+}
+
+static void who_reads_slowly_loses_nothing(void **state)
+{
+    (void)state;
+    echo(true);
+}
+
+static void every_end_is_told_from_the_others(void **state)
+{
+    static const struct {
+        const char *guest;
+        enum test_outcome outcome;
+        int code, signal;
+        const char *why;
+    } cases[] = {
+        {"true", TEST_PASS, 0, 0, ""},
+        {"killed", TEST_FAIL, 139, 11, "signal 11"},
+        {"error", TEST_ERROR, EXIT_BOTHY, 0, "cannot mount its root: No such device"},
+        {"no ports", TEST_ERROR, EXIT_BOTHY, 0, "the guest cannot find its ports"},
+        {"nonsense", TEST_ERROR, EXIT_BOTHY, 0, "never would"},
+        {"panic", TEST_CRASH, EXIT_CRASHED, 0, "not syncing: because"},
+        {"off", TEST_CRASH, EXIT_CRASHED, 0, "before its command ended"},
+        {"no start", TEST_ERROR, EXIT_BOTHY, 0, "/dev/kvm: it is not there"},
+        {"dies", TEST_ERROR, EXIT_BOTHY, 0, "signal 9"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < array_len(cases); i++) {
+        struct bench *b = bench(cases[i].guest);
+
+        start(b);
+        finish(b);
+        assert_int_equal(b->run.result.outcome, cases[i].outcome);
+        assert_int_equal(b->run.result.code, cases[i].code);
+        assert_int_equal(b->run.result.signal, cases[i].signal);
+        if (!strstr(b->run.result.why, cases[i].why))
+            fail_msg("%s: %s", cases[i].guest, b->run.result.why);
+        tear_down(b);
+    }
+}
+
+static void the_log_of_a_crash_has_the_serial_ports_end(void **state)
+{
+    struct bench *b = bench("panic");
+
+    (void)state;
+    start(b);
+    finish(b);
+    assert_string_equal(b->text[TEST_OUT], "said before");
+    assert_string_equal(b->text[TEST_LOG],
+                        "[    5.000000] fine\n[    6.000000] Kernel panic - not syncing: because\n[    6.1");
+    tear_down(b);
+}
+
+static void limits_of_time_end_it(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        struct bench *b = bench(i < 2 ? "silent" : "mute");
+
+        *(i == 0 ? &b->spec.silence_ns : i == 1 ? &b->spec.total_ns : &b->spec.boot_ns) = NS_PER_SEC / 20;
+        start(b);
+        finish(b);
+        assert_int_equal(b->run.result.outcome, TEST_TIMEOUT);
+        assert_int_equal(b->run.result.code, EXIT_TIMEOUT);
+        tear_down(b);
+    }
+}
+
+static void it_can_be_stopped_and_thrown_away(void **state)
+{
+    struct bench *b = bench("silent");
+
+    (void)state;
+    start(b);
+    lane_lock(&b->lane);
+    test_run_stop(&b->run, "enough");
+    lane_unlock(&b->lane);
+    finish(b);
+    assert_int_equal(b->run.result.outcome, TEST_STOPPED);
+    assert_string_equal(b->run.result.why, "enough");
+    tear_down(b);
+
+    b = bench("stubborn");
+    start(b);
+    assert_true(test_run_pid(&b->run) > 0);
+    tear_down(b);
+}
+
+static void users_words_come_last(void **state)
+{
+    struct bench *b = bench("true");
+    struct err err;
+
+    (void)state;
+    assert_int_equal(opts_set(config_opts, &b->config, "append", "loglevel=8", &err), 0);
+    start(b);
+    assert_non_null(strstr(b->config.append.v[0], "rdinit="));
+    assert_string_equal(b->config.append.v[1], "loglevel=8");
+    finish(b);
+    tear_down(b);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bytes_come_and_go_whole),
+        cmocka_unit_test(who_reads_slowly_loses_nothing),
+        cmocka_unit_test(every_end_is_told_from_the_others),
+        cmocka_unit_test(the_log_of_a_crash_has_the_serial_ports_end),
+        cmocka_unit_test(limits_of_time_end_it),
+        cmocka_unit_test(it_can_be_stopped_and_thrown_away),
+        cmocka_unit_test(users_words_come_last),
+    };
+
+    signal(SIGPIPE, SIG_IGN);
+    if (argc > 1 && !strcmp(argv[1], "run"))
+        play();
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
