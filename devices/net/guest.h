@@ -101,7 +101,7 @@ static inline void take_in(struct conn *c, const uint8_t *p, size_t n)
         assert_memory_equal(p, pattern(c->in_len), n);
     } else if (n) {
         assert_true(c->in_len + n <= IN_MAX);
-        c->in = c->in ? c->in : malloc(IN_MAX);
+        c->in = realloc(c->in, c->in_len + n);
         assert_non_null(c->in);
         memcpy(c->in + c->in_len, p, n);
     }

@@ -55,8 +55,14 @@ static void come_and_go(struct guest *g, unsigned n)
         receive(g, fd[i], heard, sizeof(heard));
         assert_memory_equal(said, heard, sizeof(said));
     }
+    for (unsigned i = 0; i < n; i++)
+        tcp_send(g, &g->conns[i], FIN | ACK, NULL, 0);
     for (unsigned i = 0; i < n; i++) {
-        close_both(g, &g->conns[i], fd[i]);
+        until(g, recv(fd[i], heard, 1, 0) == 0);
+        close(fd[i]);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        until(g, g->conns[i].fin && g->conns[i].acked == g->conns[i].seq);
         forget(&g->conns[i]);
     }
     until(g, !told(g, NULL, "connections"));
