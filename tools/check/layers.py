@@ -25,7 +25,7 @@ MAY = {
     'vmm/machine': BASICS + ['vmm/cpu', 'vmm/kvm', 'firmware/load', 'firmware/tables'] + ALL_DEVICES,
     'vmm/control': ['vmm/base', 'vmm/loop', 'vmm/machine', 'devices/core'],
     'vmm/runner': ['vmm/base', 'vmm/loop', 'vmm/machine', 'firmware/load', 'firmware/abi'],
-    'vmm/report': ['vmm/base'],
+    'vmm/report': ['vmm/base', 'vmm/runner'],
     'vmm/cli': ['vmm/base', 'vmm/cpu', 'vmm/kvm', 'vmm/loop', 'vmm/machine', 'vmm/control', 'vmm/runner', 'vmm/report',
                 'devices/core', 'devices/block', 'devices/char', 'devices/net'],
     'vmm': ['vmm/base', 'vmm/cli'],

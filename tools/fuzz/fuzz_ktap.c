@@ -32,18 +32,18 @@ static unsigned check_all(const struct list *tests)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct ktap k;
-    struct tests t;
+    struct list t;
     size_t step;
 
     if (!size)
         return 0;
     step = data[0] ? data[0] : size;
-    tests_init(&t);
+    list_init(&t);
     ktap_init(&k, &t);
     for (size_t i = 1; i < size; i += step)
         ktap_feed(&k, data + i, min_u64(step, size - i), i);
     ktap_end(&k);
-    assert(check_all(&t.list) <= KTAP_TESTS + 1);
-    tests_fini(&t);
+    assert(check_all(&t) <= KTAP_TESTS + 1);
+    tests_destroy(&t);
     return 0;
 }

@@ -393,7 +393,7 @@ static void close_group(struct ktap *k)
     end_plan(k, g);
     k->depth--;
     if (!k->depth) {
-        move_all(&k->ret->list, &g->tests);
+        move_all(k->ret, &g->tests);
     } else {
         parent = top(k);
         adopt_orphans(k, parent);
@@ -489,6 +489,18 @@ static void excuse(struct list *tests)
     }
 }
 
+/* What report_tap.c, as TAP 14 wants it, puts before a '#' that begins no directive. */
+static void unescape(char *s)
+{
+    char *to = s;
+
+    for (; s && *s; s++)
+        if (s[0] != '\\' || s[1] != '#')
+            *to++ = *s;
+    if (to)
+        *to = 0;
+}
+
 static bool take_result(struct ktap *k, const struct line *l)
 {
     struct ktap_group *g;
@@ -519,6 +531,8 @@ static bool take_result(struct ktap *k, const struct line *l)
     g->count++;
     g->last = t;
     if (t) {
+        unescape(t->name);
+        unescape(t->reason);
         t->ns = k->now_ns > g->since_ns ? k->now_ns - g->since_ns : 0;
         move_all(&t->children, &g->orphans);
         if (t->outcome == OUTCOME_XFAIL || t->outcome == OUTCOME_SKIP)
@@ -556,7 +570,7 @@ static bool take_bail(struct ktap *k, const struct line *l)
         top(k)->planned = top(k)->versioned = false; /* one error is enough */
         close_group(k);
     }
-    add_test(k, k->depth ? &top(k)->orphans : &k->ret->list, of("Bail out!"), OUTCOME_ERROR, l->reason);
+    add_test(k, k->depth ? &top(k)->orphans : k->ret, of("Bail out!"), OUTCOME_ERROR, l->reason);
     return true;
 }
 
@@ -607,7 +621,7 @@ static void take_line(struct ktap *k, uint64_t now_ns)
         say(k, s);
 }
 
-void ktap_init(struct ktap *k, struct tests *ret)
+void ktap_init(struct ktap *k, struct list *ret)
 {
     *k = (struct ktap){.ret = ret, .memory = KTAP_MEMORY};
 }
@@ -642,7 +656,7 @@ void ktap_end(struct ktap *k)
         k->full = false;
         k->tests = 0;
         k->memory = KTAP_MEMORY;
-        add_test(k, &k->ret->list, of("(results)"), OUTCOME_ERROR,
+        add_test(k, k->ret, of("(results)"), OUTCOME_ERROR,
                  of("more results, or more about failures, than are kept: the rest was not read"));
     }
 }

@@ -41,7 +41,7 @@ struct ktap_group {
 };
 
 struct ktap {
-    struct tests *ret; /* borrowed */
+    struct list *ret; /* borrowed */
     char line[KTAP_LINE_MAX];
     size_t len;
     struct ktap_group group[KTAP_DEPTH];
@@ -52,8 +52,8 @@ struct ktap {
     uint64_t now_ns;
 };
 
-/* Results are added to `ret` (borrowed, until ktap_end). */
-void ktap_init(struct ktap *k, struct tests *ret);
+/* Results, struct test, are added to the list `ret` (borrowed, until ktap_end). */
+void ktap_init(struct ktap *k, struct list *ret);
 /* `now_ns` is what durations are taken from where lines have no time stamp of a kernel. */
 void ktap_feed(struct ktap *k, const void *data, size_t n, uint64_t now_ns);
 /* Nothing more comes.  Required. */

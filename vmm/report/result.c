@@ -7,7 +7,7 @@ const char *const outcome_words[] = {
     [OUTCOME_FAIL] = "fail", [OUTCOME_ERROR] = "error",
 };
 
-static void destroy_all(struct list *tests)
+void tests_destroy(struct list *tests)
 {
     struct list *l;
 
@@ -15,23 +15,18 @@ static void destroy_all(struct list *tests)
         test_destroy(container_of(l, struct test, link));
 }
 
-void test_destroy(struct test *t)
+void test_clear(struct test *t)
 {
-    destroy_all(&t->children);
+    tests_destroy(&t->children);
     free(t->name);
     free(t->reason);
     free(t->output);
+}
+
+void test_destroy(struct test *t)
+{
+    test_clear(t);
     free(t);
-}
-
-void tests_init(struct tests *t)
-{
-    list_init(&t->list);
-}
-
-void tests_fini(struct tests *t)
-{
-    destroy_all(&t->list);
 }
 
 static bool any_bad(const struct list *tests)
@@ -52,17 +47,9 @@ bool test_counts(const struct test *t)
     return list_empty(&t->children) || (outcome_bad(t->outcome) && !any_bad(&t->children));
 }
 
-static void count(const struct list *tests, unsigned ret[OUTCOME_MAX])
+void test_count(const struct test *t, unsigned ret[OUTCOME_MAX])
 {
-    list_for_each (l, tests) {
-        const struct test *t = container_of(l, struct test, link);
-
-        ret[t->outcome] += test_counts(t);
-        count(&t->children, ret);
-    }
-}
-
-void tests_count(const struct tests *t, unsigned ret[OUTCOME_MAX])
-{
-    count(&t->list, ret);
+    ret[t->outcome] += test_counts(t);
+    list_for_each (l, &t->children)
+        test_count(container_of(l, struct test, link), ret);
 }

@@ -24,14 +24,10 @@ struct test {
     uint64_t ns; /* how long it took */
 };
 
-struct tests {
-    struct list list; /* of struct test */
-};
-
-void tests_init(struct tests *t);
-void tests_fini(struct tests *t);
-/* With all below it. */
+/* With all below them; the list is empty then. */
+void tests_destroy(struct list *tests);
 void test_destroy(struct test *t);
+void test_clear(struct test *t); /* not itself: for one that is embedded */
 
 static inline bool outcome_bad(enum outcome o)
 {
@@ -41,5 +37,5 @@ static inline bool outcome_bad(enum outcome o)
 bool test_bad(const struct test *t);
 /* Is it counted?  A test with children is only when it failed and none of them did. */
 bool test_counts(const struct test *t);
-/* Adds to `ret`, by outcome. */
-void tests_count(const struct tests *t, unsigned ret[OUTCOME_MAX]);
+/* Adds it and those below it to `ret`, by outcome. */
+void test_count(const struct test *t, unsigned ret[OUTCOME_MAX]);

@@ -1,0 +1,94 @@
+/* The report for people, and the numbers in it. */
+#include "vmm/base/clock.h"
+#include "vmm/report/report.h"
+
+void report_counts_text(const unsigned counts[OUTCOME_MAX], char *buf, size_t n)
+{
+    static const char *const words[OUTCOME_MAX] = {
+        [OUTCOME_PASS] = "passed", [OUTCOME_SKIP] = "skipped",           [OUTCOME_XFAIL] = "failed as expected",
+        [OUTCOME_FAIL] = "failed", [OUTCOME_ERROR] = "without a result",
+    };
+    unsigned total = 0;
+    size_t len;
+
+    for (unsigned i = 0; i < OUTCOME_MAX; i++)
+        total += counts[i];
+    len = (size_t)snprintf(buf, n, "%u test%s", total, total == 1 ? "" : "s");
+    for (unsigned i = 0, first = 1; i < OUTCOME_MAX; i++) {
+        if (!counts[i] || len >= n)
+            continue;
+        len += (size_t)snprintf(buf + len, n - len, "%s%u %s", first ? ": " : ", ", counts[i], words[i]);
+        first = 0;
+    }
+}
+
+static void write_indented(FILE *to, const char *text, const char *indent)
+{
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+
+        fprintf(to, "%s%.*s\n", indent, (int)n, text);
+        text += n + (text[n] == '\n');
+    }
+}
+
+/* Those that failed, each with the names of what holds it. */
+static void write_failures(FILE *to, const struct list *tests, const char *path)
+{
+    list_for_each (l, tests) {
+        const struct test *t = container_of(l, struct test, link);
+        char here[1024];
+
+        snprintf(here, sizeof(here), "%s%s%s", path, path[0] ? ": " : "", t->name);
+        if (outcome_bad(t->outcome) && test_counts(t)) {
+            fprintf(to, "    %s  %s%s%s\n", outcome_words[t->outcome], here, t->reason ? ": " : "",
+                    t->reason ? t->reason : "");
+            write_indented(to, t->output ? t->output : "", "        ");
+        }
+        write_failures(to, &t->children, here);
+    }
+}
+
+static void write_run(FILE *to, const struct report_run *run)
+{
+    const struct test *t = &run->test;
+    const char *word =
+        run->result.outcome == TEST_PASS && test_bad(t) ? "fail" : test_outcome_words[run->result.outcome];
+    unsigned counts[OUTCOME_MAX] = {0};
+    char text[128];
+
+    fprintf(to, "%-7s  %s  %.1f s", word, t->name, (double)t->ns / NS_PER_SEC);
+    if (run->tries > 1)
+        fprintf(to, ", try %u", run->tries);
+    if (!list_empty(&t->children)) {
+        test_count(t, counts);
+        report_counts_text(counts, text, sizeof(text));
+        fprintf(to, ", %s", text);
+    }
+    if (t->reason)
+        fprintf(to, ": %s", t->reason);
+    putc('\n', to);
+    write_failures(to, &t->children, "");
+    if (outcome_bad(t->outcome)) {
+        write_indented(to, t->output ? t->output : "", "        ");
+        if (run->log) {
+            fputs("    the kernel's log ends so:\n", to);
+            write_indented(to, run->log, "        ");
+        }
+    }
+}
+
+void report_write_human(const struct report *r, FILE *to)
+{
+    unsigned runs = 0, bad = 0;
+
+    list_for_each (l, &r->runs) {
+        const struct report_run *run = container_of(l, struct report_run, link);
+
+        write_run(to, run);
+        bad += test_bad(&run->test);
+        runs++;
+    }
+    if (runs > 1)
+        fprintf(to, "%u runs: %u passed, %u failed, %.1f s\n", runs, runs - bad, bad, (double)r->ns / NS_PER_SEC);
+}
