@@ -650,6 +650,7 @@ void ktap_end(struct ktap *k)
 {
     if (k->len)
         take_line(k, k->now_ns);
+    k->len = 0;
     while (k->depth)
         close_group(k);
     if (k->full) {
