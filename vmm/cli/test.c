@@ -1,4 +1,6 @@
-/* `bothy test`: a command on a kernel, with the host's files around it. */
+/* `bothy test`: a command on a kernel, or on many, with the host's files around it. */
+#include "vmm/cli/test.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -7,18 +9,9 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
-#include "vmm/cli/cli.h"
-#include "vmm/cli/test_one.h"
 #include "vmm/runner/kernel.h"
 
-struct test_opts {
-    struct config c;
-    char *root, *modules, *cwd, *user, *log;
-    bool shell;
-    uint32_t boot_timeout, silence_timeout, timeout, log_level;
-};
-
-enum { SECONDS_MAX = 1000000, COMMAND_WORDS_MAX = 16384 };
+enum { SECONDS_MAX = 1000000, COMMAND_WORDS_MAX = 16384, JOBS_MAX = 4096, RETRY_MAX = 1000 };
 
 static const struct opt test_options[] = {
     O_STR(struct test_opts, root, "root", "/",
@@ -28,7 +21,21 @@ static const struct opt test_options[] = {
     O_STR(struct test_opts, cwd, "cwd", NULL, "the command's directory; bothy's own where the root is /", .arg = "DIR"),
     O_STR(struct test_opts, user, "user", NULL, "who runs the command; root unless told", .arg = "NAME|UID[:GID]"),
     O_BOOL(struct test_opts, shell, "shell", "off", "run a shell"),
-    O_U32(struct test_opts, timeout, "timeout", "0", 0, SECONDS_MAX, "seconds for all of it; 0: no limit"),
+    O_STR(struct test_opts, kselftest, "kselftest", NULL,
+          "run installed kselftests; PATTERN is a collection, or COLLECTION:TEST with * and ?", .arg = "DIR[:PATTERN]"),
+    O_STR(struct test_opts, kunit, "kunit", NULL, "run the KUnit tests that are built into the kernel; * is all",
+          .arg = "PATTERN"),
+    O_LIST(struct test_opts, matrix, "matrix",
+           "run with each of an option's values, as in cpus=1,2; or a file of such lines",
+           .arg = "KEY=VALUE,VALUE...|FILE"),
+    O_U32(struct test_opts, jobs, "jobs", "0", 0, JOBS_MAX, "guests at a time; 0: as many as there are CPUs for",
+          .letter = 'j'),
+    O_U32(struct test_opts, retry, "retry", "0", 0, RETRY_MAX, "how often what failed is run again"),
+    O_ENUM(struct test_opts, format, "format", "human", report_format_words, "of the report"),
+    O_STR(struct test_opts, report, "report", NULL, "where the report goes; standard output unless told",
+          .arg = "FILE"),
+    O_U32(struct test_opts, timeout, "timeout", "0", 0, SECONDS_MAX, "seconds for all of a run; 0: no limit"),
+    O_U32(struct test_opts, all_timeout, "all-timeout", "0", 0, SECONDS_MAX, "seconds for all runs; 0: no limit"),
     O_U32(struct test_opts, boot_timeout, "boot-timeout", "120", 0, SECONDS_MAX,
           "seconds until the command starts; 0: no limit"),
     O_U32(struct test_opts, silence_timeout, "silence-timeout", "0", 0, SECONDS_MAX,
@@ -84,14 +91,45 @@ static int choose_kernel(struct test_opts *o, struct err *err)
     return 0;
 }
 
-static int run_test(struct cli_line *l, struct err *err)
+/* The words of a kernel that tests itself before it starts anything, and then ends. */
+static int ask_for_kunit(struct test_opts *o, struct err *err)
 {
-    struct test_opts *o = l->opts;
-    char *const shell[] = {"/bin/sh", NULL};
-    int log cleanup_fd = -1;
-    struct test_spec s = {
+    char *words cleanup_free = NULL;
+
+    if (!o->kunit)
+        return 0;
+    if (!*o->kunit || strpbrk(o->kunit, " \t\n\""))
+        return err_set(err, EINVAL, "--kunit \"%s\": give a pattern like list*, or * for all", o->kunit);
+    if (asprintf(&words, "kunit.enable=1 kunit.filter_glob=%s kunit_shutdown=reboot", o->kunit) < 0)
+        abort();
+    return opts_set(config_opts, &o->c, "append", words, err);
+}
+
+static int set_options(struct test_job *j, const struct test_plan *p, unsigned run, struct err *err)
+{
+    struct test_opts *o = &j->o;
+    struct cli_line again = {.verb = p->line->verb, .words = p->line->words, .opts = o, .args = p->line->args};
+    int r;
+
+    opts_default(test_options, o);
+    if ((r = cli_parse(&again, err)) < 0 || (r = matrix_apply(&p->matrix, run, config_opts, &o->c, err)) < 0 ||
+        (r = check_root(o, err)) < 0 || (r = choose_cwd(o, err)) < 0 || (r = ask_for_kunit(o, err)) < 0)
+        return r;
+    return choose_kernel(o, err);
+}
+
+int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, struct err *err)
+{
+    struct test_opts *o = &j->o;
+    int r = set_options(j, p, run, err);
+
+    j->name = matrix_name(&p->matrix, run);
+    if (!j->name)
+        j->name = xstrdup(o->kunit ? "kunit" : p->command[0]);
+    j->spec = (struct test_spec){
+        .name = j->name,
         .config = &o->c,
-        .command = o->shell ? shell : l->args,
+        .command = p->command,
         .env = environ,
         .root = o->root,
         .modules = o->modules,
@@ -101,31 +139,161 @@ static int run_test(struct cli_line *l, struct err *err)
         .boot_ns = o->boot_timeout * NS_PER_SEC,
         .silence_ns = o->silence_timeout * NS_PER_SEC,
         .total_ns = o->timeout * NS_PER_SEC,
+        .kernel_only = o->kunit,
     };
+    return r;
+}
 
-    s.name = s.command[0];
+void test_job_fini(struct test_job *j)
+{
+    config_fini(&j->o.c);
+    opts_clear(test_options, &j->o);
+    free(j->name);
+}
+
+static void fact_words(struct report_run *run, const char *name, char *const *words, size_t n)
+{
+    char *text cleanup_free = NULL;
+    size_t len;
+    FILE *f = open_memstream(&text, &len);
+
+    if (!f)
+        abort();
+    for (size_t i = 0; i < n; i++)
+        fprintf(f, "%s%s", i ? " " : "", words[i]);
+    fclose(f);
+    report_fact(run, name, text);
+}
+
+struct report_run *test_job_report(const struct test_job *j, struct report *r)
+{
+    const struct test_opts *o = &j->o;
+    struct report_run *run = report_add(r, j->name);
+    char text[32];
+    size_t n = 0;
+
+    while (j->spec.command[n])
+        n++;
+    report_fact(run, "kernel", o->c.kernel);
+    fact_words(run, "arguments", o->c.append.v, o->c.append.n);
+    snprintf(text, sizeof(text), "%u", o->c.cpus);
+    report_fact(run, "cpus", text);
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)o->c.memory);
+    report_fact(run, "memory", text);
+    fact_words(run, "command", j->spec.command, n);
+    return run;
+}
+
+void test_job_judge(const struct test_job *j, struct report_run *run)
+{
+    if (!j->o.kunit || run->result.outcome != TEST_PASS || !list_empty(&run->test.children))
+        return;
+    run->result.outcome = TEST_ERROR;
+    run->result.code = EXIT_BOTHY;
+    snprintf(run->result.why, sizeof(run->result.why),
+             "the kernel's log has no KUnit results; it needs CONFIG_KUNIT=y and tests built in");
+    report_settle(run);
+}
+
+static int run_one(const struct test_plan *p, struct report *report, struct err *err)
+{
+    const struct test_opts *o = p->opts;
+    struct test_job j = {.name = NULL};
+    int log cleanup_fd = -1, r;
+
     if (o->log && (log = open(o->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0)
         return err_file(err, errno, "log", o->log);
-    return test_one(&s, log, err);
+    r = test_job_init(&j, p, 0, err);
+    if (r >= 0)
+        r = test_one(&j, log, test_job_report(&j, report), err);
+    test_job_fini(&j);
+    return r;
+}
+
+static int write_report(const struct test_plan *p, const struct report *r, FILE *f, struct err *err)
+{
+    const char *path = p->opts->report;
+    int ret = f ? report_write(r, p->opts->format, f) : 0;
+
+    if (f && f != stdout && fclose(f) && !ret)
+        ret = -errno;
+    return ret < 0 ? err_file(err, -ret, "report", path ? path : "standard output") : 0;
+}
+
+/* With `f`, the file of the report.  A run alone has our own streams, unless the report needs one of them. */
+static int run_plan(const struct test_plan *p, FILE *f, struct err *err)
+{
+    const struct test_opts *o = p->opts;
+    bool alone =
+        !p->matrix.naxes && !o->retry && !o->all_timeout && !o->kunit && (o->report || o->format == REPORT_HUMAN);
+    struct report report;
+    int r;
+
+    report_init(&report);
+    if (!alone && o->log)
+        r = err_set(err, EINVAL,
+                    "--log: only a single run with its own output has one; a report has the logs of what failed");
+    else
+        r = alone ? run_one(p, &report, err) : test_many(p, &report, err);
+    if (r >= 0 && !alone && o->format == REPORT_HUMAN && !o->report)
+        report_write_sum(&report, stdout);
+    else if (r >= 0)
+        r = write_report(p, &report, f, err);
+    if (r >= 0)
+        r = report_code(&report);
+    report_fini(&report);
+    return r;
+}
+
+static int open_report(const struct test_opts *o, FILE **ret, struct err *err)
+{
+    if (!o->report) {
+        *ret = o->format == REPORT_HUMAN ? NULL : stdout;
+        return 0;
+    }
+    *ret = fopen(o->report, "we");
+    return *ret ? 0 : err_file(err, errno, "report", o->report);
+}
+
+static int make_plan(struct test_plan *p, struct err *err)
+{
+    const struct test_opts *o = p->opts;
+    char *shell[] = {"/bin/sh", NULL}, *nothing[] = {"/bin/true", NULL};
+    FILE *f;
+    int r;
+
+    for (size_t i = 0; i < o->matrix.n; i++)
+        if ((r = matrix_add_word(&p->matrix, config_opts, o->matrix.v[i], err)) < 0)
+            return r;
+    if (o->kselftest) {
+        r = test_kselftest(o->kselftest, &p->command, err);
+        if (r < 0)
+            return r;
+    } else {
+        p->command = o->shell ? shell : o->kunit ? nothing : p->line->args;
+    }
+    r = open_report(o, &f, err);
+    if (r >= 0)
+        r = run_plan(p, f, err);
+    if (o->kselftest)
+        test_words_free(p->command);
+    return r;
 }
 
 static int test_verb(struct cli_line *l, struct err *err)
 {
     struct test_opts *o = l->opts;
-    int r;
+    struct test_plan p = {.line = l, .opts = o};
+    int given = o->shell + (o->kselftest != NULL) + (o->kunit != NULL) + (l->nargs > 0), r;
 
     log_set_level(o->log_level);
-    if (o->shell && l->nargs)
-        return err_set(err, EINVAL, "--shell and the command \"%s\": give one of them", l->args[0]);
-    if (!o->shell && !l->nargs)
+    if (!given)
         return err_set(err, EINVAL, "no command; write it after --, as in: bothy test -- uname -r");
-    r = check_root(o, err);
-    if (r >= 0)
-        r = choose_cwd(o, err);
-    if (r >= 0)
-        r = choose_kernel(o, err);
-    if (r >= 0)
-        r = run_test(l, err);
+    if (given > 1)
+        return err_set(err, EINVAL, "give one of a command%s, --shell, --kselftest and --kunit",
+                       l->nargs ? l->args[0] : "");
+    r = make_plan(&p, err);
+    matrix_fini(&p.matrix);
     config_fini(&o->c);
     return r;
 }

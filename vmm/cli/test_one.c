@@ -3,8 +3,6 @@
  * What poll() calls ready is written to by PIPE_BUF bytes at most, for which a pipe that is ready has room; so nothing
  * waits but in the loop, and limits of time hold even when nobody reads what the guest writes.
  */
-#include "vmm/cli/test_one.h"
-
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -14,17 +12,19 @@
 
 #include "devices/char/terminal.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
+#include "vmm/cli/test.h"
+#include "vmm/report/reader.h"
 
 enum {
     IN_MAX = 64 << 10,
-    TAIL_MAX = 32 << 10, /* bytes of the kernel's log kept for a report */
-    TAIL_LINES = 20,     /* how much of them is shown */
-    ESCAPE = 0x1d,       /* Ctrl-] */
+    ESCAPE = 0x1d, /* Ctrl-] */
 };
 
 struct one {
     struct test_run run;
     struct test_spec *spec;
+    struct reader *reader;
     struct loop *loop;
     struct lane lane;
     struct watch in, out[2], wake, signals;
@@ -32,8 +32,6 @@ struct one {
     bool over, escape;
     size_t in_at, in_n; /* what of `input` the command has not taken */
     char input[IN_MAX];
-    uint64_t tail_n; /* bytes of the log there ever were */
-    char tail[TAIL_MAX];
 };
 
 static struct one *one_of(struct test_run *r)
@@ -73,8 +71,6 @@ static size_t write_out(struct one *o, enum test_stream which, const char *bytes
 
 static size_t keep_log(struct one *o, const char *bytes, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        o->tail[o->tail_n++ % TAIL_MAX] = bytes[i];
     for (size_t done = 0; o->log >= 0 && done < n;) {
         ssize_t r = write(o->log, bytes + done, n - done);
 
@@ -90,7 +86,10 @@ static size_t keep_log(struct one *o, const char *bytes, size_t n)
 
 static size_t output(struct test_run *r, enum test_stream s, const void *bytes, size_t n)
 {
-    return s == TEST_LOG ? keep_log(one_of(r), bytes, n) : write_out(one_of(r), s, bytes, n);
+    size_t took = s == TEST_LOG ? keep_log(one_of(r), bytes, n) : write_out(one_of(r), s, bytes, n);
+
+    reader_feed(one_of(r)->reader, s, bytes, took, clock_now_ns());
+    return took;
 }
 
 static void out_ready(struct watch *w, uint32_t revents)
@@ -188,25 +187,19 @@ static void signal_arrived(struct watch *w, uint32_t revents)
         test_run_stop(&o->run, strsignal((int)si.ssi_signo));
 }
 
-static void show_tail(const struct one *o)
+/* What the exit code alone does not tell. */
+static void tell(const struct one *o, const struct report_run *run)
 {
-    uint64_t first = o->tail_n > TAIL_MAX ? o->tail_n - TAIL_MAX : 0, at = o->tail_n;
-    unsigned lines = 0;
+    const struct test_result *r = &run->result;
+    unsigned counts[OUTCOME_MAX] = {0};
+    char text[128];
 
-    while (at > first && (lines += o->tail[(at - 1) % TAIL_MAX] == '\n') <= TAIL_LINES)
-        at--;
-    if (at == o->tail_n)
-        return;
-    fputs("bothy test: the kernel's last words:\n", stderr);
-    for (; at < o->tail_n; at++)
-        if (o->tail[at % TAIL_MAX] != '\r')
-            fputc(o->tail[at % TAIL_MAX], stderr);
-}
-
-static void report(const struct one *o)
-{
-    const struct test_result *r = &o->run.result;
-
+    if (!list_empty(&run->test.children)) {
+        test_count(&run->test, counts);
+        report_counts_text(counts, text, sizeof(text));
+        fprintf(stderr, "bothy test: %s: %s\n", o->spec->name, text);
+        report_write_failures(run, false, stderr);
+    }
     switch (r->outcome) {
     case TEST_PASS:
         break;
@@ -216,7 +209,7 @@ static void report(const struct one *o)
         break;
     case TEST_TIMEOUT:
     case TEST_CRASH:
-        show_tail(o);
+        report_write_log(run, stderr);
         fprintf(stderr, "bothy test: %s: %s: %s\n", o->spec->name, test_outcome_words[r->outcome], r->why);
         break;
     case TEST_ERROR:
@@ -291,17 +284,18 @@ static void stop(struct one *o)
         test_run_fini(&o->run);
 }
 
-int test_one(struct test_spec *s, int log, struct err *err)
+int test_one(struct test_job *j, int log, struct report_run *run, struct err *err)
 {
     struct one *o cleanup_free = xcalloc(1, sizeof(*o));
     int r;
 
-    o->spec = s;
+    o->spec = &j->spec;
     o->log = log;
     o->signals.fd = -1;
     r = loop_create("test", &o->loop, err);
     if (r < 0)
         return r;
+    o->reader = reader_create();
     lane_init(&o->lane, o->loop);
     lane_lock(&o->lane);
     r = start(o, err);
@@ -312,9 +306,12 @@ int test_one(struct test_spec *s, int log, struct err *err)
     stop(o);
     lane_unlock(&o->lane);
     if (r >= 0) {
-        report(o);
-        r = o->run.result.code;
+        run->tries = 1;
+        run->result = o->run.result;
+        reader_settle(o->reader, run);
+        tell(o, run);
     }
+    reader_destroy(o->reader);
     lane_fini(&o->lane);
     loop_destroy(o->loop);
     return r;

@@ -44,6 +44,9 @@ int report_code(const struct report *r);
 /* "12 tests: 10 passed, 2 failed"; of what is below `t`, or of itself. */
 void report_counts_text(const unsigned counts[OUTCOME_MAX], char *buf, size_t n);
 
+/* "pass", "fail", "crash": what came of it, its tests included. */
+const char *report_word(const struct report_run *run);
+
 /* -errno of the file's. */
 int report_write(const struct report *r, enum report_format format, FILE *to) must_check;
 /* One each. */
@@ -51,3 +54,11 @@ void report_write_human(const struct report *r, FILE *to);
 void report_write_tap(const struct report *r, FILE *to);
 void report_write_json(const struct report *r, FILE *to);
 void report_write_junit(const struct report *r, FILE *to);
+
+/* Parts of the one for people: a line about a run; its tests that failed, with what was said about each; how the
+ * kernel's log ends; all of these; the last line. */
+void report_write_line(const struct report_run *run, FILE *to);
+void report_write_failures(const struct report_run *run, bool output, FILE *to);
+void report_write_log(const struct report_run *run, FILE *to);
+void report_write_run(const struct report_run *run, FILE *to);
+void report_write_sum(const struct report *r, FILE *to);

@@ -2,6 +2,8 @@
 #include "vmm/base/clock.h"
 #include "vmm/report/report.h"
 
+enum { OUTPUT_LINES = 40, LOG_LINES = 20 }; /* that are shown; the other formats have more */
+
 void report_counts_text(const unsigned counts[OUTCOME_MAX], char *buf, size_t n)
 {
     static const char *const words[OUTCOME_MAX] = {
@@ -32,8 +34,7 @@ static void write_indented(FILE *to, const char *text, const char *indent)
     }
 }
 
-/* Those that failed, each with the names of what holds it. */
-static void write_failures(FILE *to, const struct list *tests, const char *path)
+static void write_failures(FILE *to, const struct list *tests, const char *path, bool output)
 {
     list_for_each (l, tests) {
         const struct test *t = container_of(l, struct test, link);
@@ -43,21 +44,29 @@ static void write_failures(FILE *to, const struct list *tests, const char *path)
         if (outcome_bad(t->outcome) && test_counts(t)) {
             fprintf(to, "    %s  %s%s%s\n", outcome_words[t->outcome], here, t->reason ? ": " : "",
                     t->reason ? t->reason : "");
-            write_indented(to, t->output ? t->output : "", "        ");
+            write_indented(to, output && t->output ? t->output : "", "        ");
         }
-        write_failures(to, &t->children, here);
+        write_failures(to, &t->children, here, output);
     }
 }
 
-static void write_run(FILE *to, const struct report_run *run)
+void report_write_failures(const struct report_run *run, bool output, FILE *to)
+{
+    write_failures(to, &run->test.children, "", output);
+}
+
+const char *report_word(const struct report_run *run)
+{
+    return run->result.outcome == TEST_PASS && test_bad(&run->test) ? "fail" : test_outcome_words[run->result.outcome];
+}
+
+void report_write_line(const struct report_run *run, FILE *to)
 {
     const struct test *t = &run->test;
-    const char *word =
-        run->result.outcome == TEST_PASS && test_bad(t) ? "fail" : test_outcome_words[run->result.outcome];
     unsigned counts[OUTCOME_MAX] = {0};
     char text[128];
 
-    fprintf(to, "%-7s  %s  %.1f s", word, t->name, (double)t->ns / NS_PER_SEC);
+    fprintf(to, "%-7s  %s  %.1f s", report_word(run), t->name, (double)t->ns / NS_PER_SEC);
     if (run->tries > 1)
         fprintf(to, ", try %u", run->tries);
     if (!list_empty(&t->children)) {
@@ -68,27 +77,52 @@ static void write_run(FILE *to, const struct report_run *run)
     if (t->reason)
         fprintf(to, ": %s", t->reason);
     putc('\n', to);
-    write_failures(to, &t->children, "");
-    if (outcome_bad(t->outcome)) {
-        write_indented(to, t->output ? t->output : "", "        ");
-        if (run->log) {
-            fputs("    the kernel's log ends so:\n", to);
-            write_indented(to, run->log, "        ");
-        }
-    }
 }
 
-void report_write_human(const struct report *r, FILE *to)
+/* Where the last `lines` lines begin. */
+static const char *last_lines(const char *text, unsigned lines)
+{
+    const char *at = text + strlen(text);
+
+    for (unsigned n = 0; at > text; at--)
+        if (at[-1] == '\n' && n++ == lines)
+            break;
+    return at;
+}
+
+void report_write_log(const struct report_run *run, FILE *to)
+{
+    if (!run->log)
+        return;
+    fputs("    the kernel's last words:\n", to);
+    write_indented(to, last_lines(run->log, LOG_LINES), "        ");
+}
+
+void report_write_run(const struct report_run *run, FILE *to)
+{
+    report_write_line(run, to);
+    report_write_failures(run, true, to);
+    if (!outcome_bad(run->test.outcome))
+        return;
+    write_indented(to, run->test.output ? last_lines(run->test.output, OUTPUT_LINES) : "", "        ");
+    report_write_log(run, to);
+}
+
+void report_write_sum(const struct report *r, FILE *to)
 {
     unsigned runs = 0, bad = 0;
 
     list_for_each (l, &r->runs) {
-        const struct report_run *run = container_of(l, struct report_run, link);
-
-        write_run(to, run);
-        bad += test_bad(&run->test);
+        bad += test_bad(&container_of(l, struct report_run, link)->test);
         runs++;
     }
     if (runs > 1)
         fprintf(to, "%u runs: %u passed, %u failed, %.1f s\n", runs, runs - bad, bad, (double)r->ns / NS_PER_SEC);
+}
+
+void report_write_human(const struct report *r, FILE *to)
+{
+    list_for_each (l, &r->runs)
+        report_write_run(container_of(l, struct report_run, link), to);
+    report_write_sum(r, to);
 }

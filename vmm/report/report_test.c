@@ -96,7 +96,7 @@ static void human(void **state)
                               "crash    cpus=4 " NASTY "  1.5 s: panic: <" NASTY ">\n"
                               "        ok 1\n"
                               "        " NASTY "\n"
-                              "    the kernel's log ends so:\n"
+                              "    the kernel's last words:\n"
                               "        Kernel panic <not syncing>\n"
                               "        " NASTY "\n"
                               "3 runs: 1 passed, 2 failed, 3.0 s\n");

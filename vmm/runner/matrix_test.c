@@ -67,9 +67,11 @@ static void refused(const char *axis, const char *message)
 {
     struct matrix m = {0};
     struct err err;
+    int r;
 
     assert_int_equal(matrix_add(&m, box_opts, "kernel=a", &err), 0);
-    assert_int_equal(matrix_add_word(&m, box_opts, axis, &err), -err.code);
+    r = matrix_add_word(&m, box_opts, axis, &err);
+    assert_int_equal(r, -err.code);
     assert_string_equal(err.msg, message);
     matrix_fini(&m);
 }

@@ -43,7 +43,8 @@ struct test_spec {
     uint64_t total_ns;
     bool tty; /* the command gets a terminal for all three streams, of this size */
     uint16_t cols, rows;
-    bool stdin_open; /* test_run_input() will be called; else it finds an end of file */
+    bool stdin_open;  /* test_run_input() will be called; else it finds an end of file */
+    bool kernel_only; /* the kernel is what is run: that it ends the machine before the command is all right */
 };
 
 struct test_result {

@@ -1,0 +1,49 @@
+/* What the parts of `bothy test` share: its options, and one run of what they ask for. */
+#pragma once
+#include "vmm/cli/cli.h"
+#include "vmm/machine/config.h"
+#include "vmm/report/report.h"
+#include "vmm/runner/matrix.h"
+
+struct test_opts {
+    struct config c;
+    char *root, *modules, *cwd, *user, *log, *report, *kselftest, *kunit;
+    struct opt_list matrix;
+    bool shell;
+    uint32_t boot_timeout, silence_timeout, timeout, all_timeout, jobs, retry, format, log_level;
+};
+
+/* All runs. */
+struct test_plan {
+    const struct cli_line *line;
+    const struct test_opts *opts;
+    struct matrix matrix;
+    char **command; /* NULL-terminated */
+};
+
+/* One of them.  What it asks for is its own, since a run changes its machine's configuration. */
+struct test_job {
+    struct test_opts o;
+    struct test_spec spec;
+    char *name;
+};
+/* `run` is one of the matrix'. */
+int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, struct err *err) must_check;
+void test_job_fini(struct test_job *j);
+/* What a report says about it: its name, kernel, and so on. */
+struct report_run *test_job_report(const struct test_job *j, struct report *r);
+/* A result that needs the plan to be understood: call it when the tests are known. */
+void test_job_judge(const struct test_job *j, struct report_run *run);
+
+/*
+ * A run whose command has bothy's own standard streams, or its terminal: fills `run`, and tells of what went wrong on
+ * standard error.  `log`: where the kernel's log goes besides, a descriptor, or -1.
+ */
+int test_one(struct test_job *j, int log, struct report_run *run, struct err *err) must_check;
+/* All runs, as many at a time as they may be and as fit; fills the report. */
+int test_many(const struct test_plan *p, struct report *r, struct err *err) must_check;
+
+/* "DIR[:PATTERN]" as the command that runs an installed kselftest's tests; the caller's to free, with
+ * test_words_free(). */
+int test_kselftest(const char *what, char ***ret, struct err *err) must_check;
+void test_words_free(char **words);
