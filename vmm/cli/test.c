@@ -100,7 +100,7 @@ static int ask_for_kunit(struct test_opts *o, struct err *err)
         return 0;
     if (!*o->kunit || strpbrk(o->kunit, " \t\n\""))
         return err_set(err, EINVAL, "--kunit \"%s\": give a pattern like list*, or * for all", o->kunit);
-    if (asprintf(&words, "kunit.enable=1 kunit.filter_glob=%s kunit_shutdown=reboot", o->kunit) < 0)
+    if (asprintf(&words, "loglevel=8 kunit.enable=1 kunit.filter_glob=%s kunit_shutdown=reboot", o->kunit) < 0)
         abort();
     return opts_set(config_opts, &o->c, "append", words, err);
 }
@@ -303,12 +303,17 @@ const struct cli_verb verb_test = {
     .summary = "run a command on a kernel",
     .args = "-- COMMAND...",
     .max_args = COMMAND_WORDS_MAX,
-    .text = "Boots a kernel with the host's files around it and runs the command there, with its standard streams and "
-            "its environment, as root.  -k names a bzImage or vmlinux, a kernel's build tree, or the version of an "
-            "installed kernel; without it the running kernel's file is taken, else the newest in /boot.\n\n"
-            "What the guest writes to its files is thrown away.  The exit code is the command's own, 128 and the "
-            "signal's number when one ended it, 124 when it ran out of time, 126 when the guest ended before the "
-            "command did, and 125 when bothy could not do it.  Ctrl-] q ends it at a terminal.",
+    .text =
+        "Boots a kernel with the host's files around it and runs the command there, with its standard streams and "
+        "its environment, as root.  -k names a bzImage or vmlinux, a kernel's build tree, or the version of an "
+        "installed kernel; without it the running kernel's file is taken, else the newest in /boot.\n\n"
+        "What the guest writes to its files is thrown away.  The exit code is the command's own, 128 and the "
+        "signal's number when one ended it, 124 when it ran out of time, 126 when the guest ended before the "
+        "command did, and 125 when bothy could not do it.  Ctrl-] q ends it at a terminal.\n\n"
+        "With --matrix there is a run for every combination of what its options are to be, as many at a time as "
+        "CPUs and memory allow, or as -j says.  TAP and KTAP in the output or the kernel's log are results of their "
+        "own: of several runs, or where only such a result is bad, the exit code is 1 for a failed test, else that "
+        "of the worst that came up.",
     .opts = test_options,
     .size = sizeof(struct test_opts),
     .run = test_verb,

@@ -248,21 +248,6 @@ static void control_ready(struct watch *w, uint32_t revents)
     }
 }
 
-static void serial_ready(struct watch *w, uint32_t revents)
-{
-    struct test_child *c = container_of(w, struct test_child, serial);
-    char buf[4096];
-    ssize_t n = read(w->fd, buf, sizeof(buf));
-
-    (void)revents;
-    if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
-        watch_set(w, 0);
-    for (ssize_t i = 0; i < n; i++)
-        c->serial_text[c->serial_n++ % CHUNK] = buf[i];
-    if (n > 0)
-        heard(c);
-}
-
 /* The last whole line is what explains the rest. */
 static void complaint_ready(struct watch *w, uint32_t revents)
 {
@@ -323,6 +308,26 @@ static void look_at_log(struct test_child *c, const char *bytes, size_t n)
     }
 }
 
+static void serial_ready(struct watch *w, uint32_t revents)
+{
+    struct test_child *c = container_of(w, struct test_child, serial);
+    char buf[4096];
+    ssize_t n = read(w->fd, buf, sizeof(buf));
+
+    (void)revents;
+    if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+        watch_set(w, 0);
+    if (n > 0)
+        heard(c);
+    if (n > 0 && c->spec->kernel_only) {
+        look_at_log(c, buf, (size_t)n);
+        c->run->result.bytes[TEST_LOG] += c->run->output(c->run, TEST_LOG, buf, (size_t)n);
+        return;
+    }
+    for (ssize_t i = 0; i < n; i++)
+        c->serial_text[c->serial_n++ % CHUNK] = buf[i];
+}
+
 static void end_when_over(struct test_child *c);
 
 /* Offers what is there; true: all of it was taken. */
@@ -355,6 +360,8 @@ static void stream_ready(struct watch *w, uint32_t revents)
     s->at = 0;
     s->n = (size_t)n;
     heard(s->child);
+    if (s->which == TEST_LOG && s->child->spec->kernel_only)
+        return; /* it came by the serial port */
     if (s->which == TEST_LOG)
         look_at_log(s->child, s->buf, s->n);
     if (!offer(s))

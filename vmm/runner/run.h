@@ -43,8 +43,10 @@ struct test_spec {
     uint64_t total_ns;
     bool tty; /* the command gets a terminal for all three streams, of this size */
     uint16_t cols, rows;
-    bool stdin_open;  /* test_run_input() will be called; else it finds an end of file */
-    bool kernel_only; /* the kernel is what is run: that it ends the machine before the command is all right */
+    bool stdin_open; /* test_run_input() will be called; else it finds an end of file */
+    /* The kernel is what is run: it says all on the serial port, of which output() takes everything, and that it ends
+     * the machine before the command starts is all right. */
+    bool kernel_only;
 };
 
 struct test_result {
