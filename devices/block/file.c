@@ -1,7 +1,7 @@
 /*
  * The leaf of every tree: a regular file or a host's block device.  Reads, writes and flushes go by io_uring, in
- * batches; whatever may take long without a good asynchronous form (discard, zeroing, buffers that O_DIRECT does not
- * take) runs on a worker, as does everything on a host without io_uring.
+ * batches, or at once where the file is in memory; whatever may take long without a good asynchronous form (discard,
+ * zeroing, buffers that O_DIRECT does not take) runs on a worker, as does everything on a host without io_uring.
  */
 #include "devices/block/file.h"
 
@@ -11,9 +11,11 @@
 #include <liburing.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "devices/block/driver.h"
 #include "vmm/base/cleanup.h"
@@ -26,6 +28,7 @@ enum {
     RING_ENTRIES = 128,   /* requests in the kernel at a time; the others wait here */
     BOUNCE_MAX = 1 << 20, /* bytes at a time that go through a buffer of ours */
     ZEROES = 64 << 10,    /* bytes at a time where zeroes have to be written */
+    TOLD_AT = 256 << 10,  /* bytes that are copied in a file in memory before it is told that they are there */
     RANGE_MAX = 1 << 30,  /* bytes at a time of a discard or of zeroing */
     FILE_MODE = 0644,     /* of a new one, less the umask */
 };
@@ -36,6 +39,7 @@ struct file {
     bool device;            /* a block device */
     bool unsafe;            /* flushes are nothing */
     bool kicking;           /* in file_kick() */
+    bool memory;            /* on tmpfs: a system call copies, and has nothing to wait for */
     uint64_t bytes;         /* the file's own size: the last sector may be cut short */
     uint32_t mem_align;     /* of buffers; 1 unless O_DIRECT */
     pthread_mutex_t halves; /* whoever writes parts of blocks with O_DIRECT */
@@ -233,6 +237,29 @@ static void retry(struct work *w, int ret)
     blk_kick(&container_of(w, struct file, retry)->b);
 }
 
+/* Of a file in memory: io_uring has no other way there than through a thread of the kernel's. */
+static bool do_waiting(struct file *f)
+{
+    struct list *next = list_pop(&f->waiting);
+    bool any = next;
+
+    for (uint64_t copied = 0; next; next = list_pop(&f->waiting)) {
+        struct blk_req *r = container_of(next, struct blk_req, link);
+        uint64_t len = r->io.len;
+        int rc = file_rw(&f->b, &r->io);
+
+        blk_complete(r, rc ? rc : r->io.op == BLK_FLUSH ? 0 : (int64_t)len);
+        copied += len;
+        if (copied >= TOLD_AT) { /* whoever waits for them goes on while we copy the rest */
+            blk_batch(&f->b);
+            copied = 0;
+        }
+    }
+    if (any)
+        blk_batch(&f->b);
+    return any;
+}
+
 /* What the kernel is through with; whether there was anything. */
 static bool reap(struct file *f)
 {
@@ -268,6 +295,8 @@ static void file_kick(struct blk *b)
     if (!f->uring || f->kicking) /* by a done() from in here: seen to below */
         return;
     f->kicking = true;
+    while (f->memory && do_waiting(f))
+        ;
     do
         rc = io_uring_sq_ready(&f->ring) ? io_uring_submit(&f->ring) : 0;
     while (reap(f));
@@ -289,7 +318,7 @@ static void file_submit(struct blk *b, struct blk_req *r)
 
     if (!f->uring || r->io.op == BLK_DISCARD || r->io.op == BLK_ZERO || !fits(f, &r->io))
         blk_to_worker(r);
-    else if (f->inflight < RING_ENTRIES)
+    else if (!f->memory && f->inflight < RING_ENTRIES)
         to_ring(f, r);
     else
         list_add_tail(&f->waiting, &r->link);
@@ -353,6 +382,9 @@ const struct blk_driver file_driver = {.name = "file",
 
 static void open_ring(struct file *f)
 {
+    struct statfs fs;
+
+    f->memory = !fstatfs(f->fd, &fs) && fs.f_type == TMPFS_MAGIC;
     if (io_uring_queue_init(RING_ENTRIES, &f->ring, 0))
         return;
     if (io_uring_register_files(&f->ring, &f->fd, 1)) {

@@ -23,7 +23,10 @@ struct io {
     bool answered;
 };
 
-static const struct blk_open_opts engines[] = {{.workers = false}, {.workers = true}};
+static const struct engine {
+    bool memory; /* the file is on tmpfs */
+    struct blk_open_opts opts;
+} engines[] = {{.memory = false}, {.memory = true}, {.memory = true, .opts.workers = true}};
 
 static void done(struct blk_req *r, int ret)
 {
@@ -33,11 +36,12 @@ static void done(struct blk_req *r, int ret)
     io->answered = true;
 }
 
-static void make(struct disk *d, uint64_t size)
+static void make_for(struct disk *d, uint64_t size, const struct engine *e)
 {
     struct err err;
 
-    *d = (struct disk){.fd = memfd_create("disk", MFD_CLOEXEC)};
+    *d = (struct disk){.fd = e->memory ? memfd_create("disk", MFD_CLOEXEC)
+                                       : open("/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)};
     assert_true(d->fd >= 0);
     assert_int_equal(ftruncate(d->fd, (off_t)size), 0);
     snprintf(d->path, sizeof(d->path), "/proc/self/fd/%d", d->fd);
@@ -45,6 +49,11 @@ static void make(struct disk *d, uint64_t size)
         fail_msg("%s", err.msg);
     lane_init(&d->lane, d->loop);
     lane_lock(&d->lane);
+}
+
+static void make(struct disk *d, uint64_t size)
+{
+    make_for(d, size, &(struct engine){.memory = true});
 }
 
 static void open_disk(struct disk *d, const struct blk_open_opts *o)
@@ -90,8 +99,8 @@ static void data_goes_out_and_comes_back(void **s)
     for (size_t e = 0; e < array_len(engines); e++) {
         struct disk d;
 
-        make(&d, MiB(1));
-        open_disk(&d, &engines[e]);
+        make_for(&d, MiB(1), &engines[e]);
+        open_disk(&d, &engines[e].opts);
         assert_int_equal(d.b->lim.size, MiB(1));
         assert_int_equal(run(&d, BLK_WRITE, MiB(1) - 8192, out, sizeof(out), 4), 0);
         assert_int_equal(pread(d.fd, got, sizeof(got), MiB(1) - 8192), sizeof(got));
@@ -114,8 +123,8 @@ static void more_requests_than_the_ring_holds(void **s)
         struct disk d;
         char got[512];
 
-        make(&d, 300 * 512);
-        open_disk(&d, &engines[e]);
+        make_for(&d, 300 * 512, &engines[e]);
+        open_disk(&d, &engines[e].opts);
         for (unsigned i = 0; i < 300; i++) {
             memset(sectors[i], (int)(i % 251 + e), 512);
             iov[i] = (struct iovec){sectors[i], 512};
@@ -152,7 +161,7 @@ static void discard_and_zero_leave_zeroes(void **s)
         struct stat st;
 
         make(&d, MiB(1));
-        open_disk(&d, &engines[0]);
+        open_disk(&d, &engines[0].opts);
         assert_int_equal(pwrite(d.fd, ones, sizeof(ones), 0), sizeof(ones));
         blk_submit(d.b, &io.r);
         lane_drain(&d.lane);
@@ -175,9 +184,9 @@ static void a_cut_last_sector_reads_zeroes_and_keeps_its_bytes(void **s)
         char buf[1024], zeroes[1024] = {0};
         struct disk d;
 
-        make(&d, 0);
+        make_for(&d, 0, &engines[e]);
         assert_int_equal(pwrite(d.fd, "end", 3, 512), 3);
-        open_disk(&d, &engines[e]);
+        open_disk(&d, &engines[e].opts);
         assert_int_equal(d.b->lim.size, 1024);
         memset(buf, 0xff, sizeof(buf));
         assert_int_equal(run(&d, BLK_READ, 0, buf, sizeof(buf), 2), 0);
@@ -195,8 +204,8 @@ static void a_file_cut_short_behind_our_back_is_an_error(void **s)
         char buf[1024];
         struct disk d;
 
-        make(&d, 4096);
-        open_disk(&d, &engines[e]);
+        make_for(&d, 4096, &engines[e]);
+        open_disk(&d, &engines[e].opts);
         assert_int_equal(ftruncate(d.fd, 512), 0);
         assert_int_equal(run(&d, BLK_READ, 0, buf, sizeof(buf), 1), -EIO);
         unmake(&d);
@@ -291,14 +300,14 @@ static void refusals_name_the_reason_and_the_remedy(void **s)
     (void)s;
     make(&d, 0);
     for (size_t i = 0; i < array_len(rows); i++) {
-        assert_true(blk_open(rows[i].path, &engines[0], &d.lane, NULL, &d.b, &err) < 0);
+        assert_true(blk_open(rows[i].path, &engines[0].opts, &d.lane, NULL, &d.b, &err) < 0);
         assert_non_null(strstr(err.msg, rows[i].word));
         assert_non_null(strstr(err.msg, rows[i].remedy));
     }
     assert_int_equal(blk_open("/nonexistent/disk", &read_only, &d.lane, NULL, &d.b, &err), -ENOENT);
     assert_null(strstr(err.msg, "create"));
     assert_int_equal(blk_open("/", &read_only, &d.lane, NULL, &d.b, &err), -EINVAL);
-    assert_int_equal(blk_open(d.path, &engines[0], &d.lane, NULL, &d.b, &err), -EINVAL);
+    assert_int_equal(blk_open(d.path, &engines[0].opts, &d.lane, NULL, &d.b, &err), -EINVAL);
     assert_non_null(strstr(err.msg, "is empty"));
     unmake(&d);
 }
@@ -332,8 +341,8 @@ static void a_second_writer_is_told_who_the_first_is(void **s)
     (void)s;
     snprintf(pid, sizeof(pid), "process %d;", getpid());
     make(&d, 4096);
-    open_disk(&d, &engines[0]);
-    assert_int_equal(blk_open(d.path, &engines[0], &d.lane, NULL, &second, &err), -EAGAIN);
+    open_disk(&d, &engines[0].opts);
+    assert_int_equal(blk_open(d.path, &engines[0].opts, &d.lane, NULL, &second, &err), -EAGAIN);
     assert_non_null(strstr(err.msg, pid));
     assert_int_equal(blk_open(d.path, &ro, &d.lane, NULL, &second, &err), -EAGAIN);
     blk_close(d.b);
@@ -341,7 +350,7 @@ static void a_second_writer_is_told_who_the_first_is(void **s)
     if (blk_open(d.path, &ro, &d.lane, NULL, &second, &err))
         fail_msg("%s", err.msg);
     blk_close(second);
-    assert_int_equal(blk_open(d.path, &engines[0], &d.lane, NULL, &second, &err), -EAGAIN);
+    assert_int_equal(blk_open(d.path, &engines[0].opts, &d.lane, NULL, &second, &err), -EAGAIN);
     unmake(&d);
 }
 

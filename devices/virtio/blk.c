@@ -244,12 +244,27 @@ static uint8_t decode(struct vblk *b, struct vblk_req *r)
     }
 }
 
+static void kick(struct vblk *b)
+{
+    blk_kick(b->disk);
+    vblk_batch(&b->user);
+}
+
+/* The guest may answer answers with requests, which then need no notification. */
+static bool next_chain(struct vblk *b, struct vq *q, struct vq_chain *ret)
+{
+    if (vq_try_pop(q, ret) > 0)
+        return true;
+    kick(b);
+    return vq_pop(q, ret) > 0;
+}
+
 static void vblk_queue(struct virtio *v, struct vq *q)
 {
     struct vblk *b = vblk_of(v);
     struct vq_chain c;
 
-    while (vq_pop(q, &c) > 0) {
+    while (next_chain(b, q, &c)) {
         struct vblk_req *r = &b->reqs[vq_index(q) * QUEUE_SIZE + c.head];
         uint8_t status;
 
@@ -267,8 +282,7 @@ static void vblk_queue(struct virtio *v, struct vq *q)
             answer(b, r, status);
         }
     }
-    blk_kick(b->disk);
-    vblk_batch(&b->user);
+    kick(b);
 }
 
 static struct virtio_blk_config *config_of(struct vblk *b)

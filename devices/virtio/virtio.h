@@ -49,6 +49,8 @@ struct virtio_ops {
  * NEEDS_RESET: just return.
  */
 int vq_pop(struct vq *q, struct vq_chain *ret) must_check;
+/* The same, but an empty queue stays as it is: for who has something to do before it asks for notifications. */
+int vq_try_pop(struct vq *q, struct vq_chain *ret) must_check;
 /* Puts the last popped chain back, unconsumed (no buffer at the host's end yet). */
 void vq_unpop(struct vq *q, struct vq_chain *c);
 /* Copies and consumes; less than n when the side is shorter. */

@@ -158,7 +158,7 @@ static int take(struct vq *q, struct vq_chain *c)
     return 1;
 }
 
-int vq_pop(struct vq *q, struct vq_chain *ret)
+static int pop(struct vq *q, struct vq_chain *ret, bool arm)
 {
     int rc;
 
@@ -172,7 +172,7 @@ int vq_pop(struct vq *q, struct vq_chain *ret)
         return 0;
     }
     rc = take(q, ret);
-    if (!rc && !q->armed) {
+    if (!rc && arm && !q->armed) {
         q->layout->arm(q, true);
         q->armed = true;
         __sync_synchronize(); /* the driver adds a chain, then looks whether we want to know: one of us sees the other
@@ -186,6 +186,16 @@ int vq_pop(struct vq *q, struct vq_chain *ret)
         q->budget--;
     }
     return rc;
+}
+
+int vq_pop(struct vq *q, struct vq_chain *ret)
+{
+    return pop(q, ret, true);
+}
+
+int vq_try_pop(struct vq *q, struct vq_chain *ret)
+{
+    return pop(q, ret, false);
 }
 
 /* The chain is no longer in flight; false: it belongs to a life before a reset, so its heads mean nothing now. */
