@@ -149,6 +149,15 @@ disk_overlay_on() # FORMAT
 scenario_disk_overlay_on_vmdk() { disk_overlay_on vmdk; }
 scenario_disk_overlay_on_vdi() { disk_overlay_on vdi; }
 scenario_disk_overlay_on_vhdx() { disk_overlay_on vhdx; }
+scenario_disk_encrypted()
+{
+    local disk=$scratch/disk key=(--object "secret,id=k,file=$scratch/key")
+    printf %s 'correct horse' >"$scratch/key"
+    disk_made "$disk.raw" &&
+        img convert "${key[@]}" -o encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10 "$disk.raw" "$disk.qcow2" &&
+        guest 0 disk -c 2 -d "$disk.qcow2,key-file=$scratch/key,queues=2" && says 'GUEST disk done' && img check "$disk.qcow2" &&
+        img convert "${key[@]}" -O raw "$disk.qcow2" "$disk.raw" && disk_judged "$disk.raw"
+}
 scenario_disk_fio_verifies()
 {
     local disk=$scratch/disk initrd=$work/initrd.disk
