@@ -7,6 +7,23 @@ echo 0 >/proc/sys/kernel/printk
 walked() { (cd "$1" && find . | sort | while read -r f; do stat -c '%n %f %h %Y' "$f"; readlink "$f"; done | sha256sum); }
 content() { (cd "$1" && find . -type f | sort | while read -r f; do sha256sum "$f"; done | sha256sum); }
 refused() { "$@" 2>&1 | grep -q 'Read-only file system' || echo "GUEST not refused: $*"; }
+fetch() { wget -q -O - "http://$1" | sha256sum; }
+lease()
+{
+    mkdir -p /etc /www
+    cat >/lease <<'END'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr add "$ip/$mask" dev "$interface"
+ip route add default via "$router"
+echo "nameserver $dns" >/etc/resolv.conf
+echo "GUEST lease $ip $router $dns"
+END
+    chmod +x /lease
+    ip link set lo up
+    ip link set eth0 up
+    udhcpc -i eth0 -n -q -s /lease 2>/dev/null
+}
 shared() { mkdir -p /mnt && mount -t virtiofs data /mnt; }
 
 case $(word t) in
@@ -131,37 +148,70 @@ echo)
     echo "GUEST heard $line" >"$tty"
     ;;
 net)
-    cat >/lease <<'END'
-#!/bin/sh
-[ "$1" = bound ] || exit 0
-ip addr add "$ip/$mask" dev "$interface"
-ip route add default via "$router"
-echo "nameserver $dns" >/etc/resolv.conf
-echo "GUEST lease $ip $router $dns"
-END
-    chmod +x /lease
-    mkdir -p /etc /www
-    ip link set lo up
-    ip link set eth0 up
-    udhcpc -i eth0 -n -q -s /lease 2>/dev/null
+    lease
     ip addr show dev eth0 | grep -q 10.0.2.15 || echo "GUEST has no lease"
     echo "GUEST mtu=$(cat /sys/class/net/eth0/mtu)"
     ping -c 1 -W 5 10.0.2.2 >/dev/null && echo "GUEST pong"
-    fetch() { printf 'GET / HTTP/1.0\r\n\r\n' | nc "$1" "$2" | tail -c 20971520 | sha256sum; }
-    sum4=$(fetch 10.0.2.2 $(word port4))
+    sum4=$(fetch "10.0.2.2:$(word port4)")
     echo "GUEST host4 $sum4"
     for i in $(seq 50); do
         ip -6 addr show dev eth0 | grep 'inet6 fec0' | grep -qv tentative && break
         sleep 0.2
     done
-    sum6=$(fetch fec0::2 $(word port6))
+    sum6=$(fetch "[fec0::2]:$(word port6)")
     echo "GUEST host6 $sum6"
     name=$(nslookup example.org 10.0.2.3 2>/dev/null | sed -n 's/^Address[ 1]*: *\(192[0-9.]*\).*/\1/p')
     [ "$name" ] && echo "GUEST name $name"
+    echo "GUEST asked $(echo what | nc 10.0.2.100 7)"
     echo 'served by the guest' >/www/index.html
     httpd -h /www
+    udp-echo 7 &
     echo "GUEST serves"
     while :; do sleep 100; done
+    ;;
+flaps)
+    lease
+    boot=$(dd if=/dev/vda bs=1 count=1 2>/dev/null)
+    echo $((boot + 1)) | dd of=/dev/vda bs=512 count=1 conv=sync,fsync 2>/dev/null
+    for i in 1 2 3; do
+        while :; do fetch "10.0.2.2:$(word port4)" >/dev/null; done &
+    done
+    echo "GUEST loads"
+    sum=$(fetch "10.0.2.2:$(word port4)")
+    echo "GUEST fetched $boot $sum"
+    [ "$boot" = 1 ] && reboot -f
+    ;;
+wire)
+    ip link set eth0 up
+    ip addr add 10.9.0.$(word me)/24 dev eth0
+    mkdir /www
+    dd if=/dev/zero of=/www/zeroes bs=1M count=$(word mib) 2>/dev/null
+    case $(word do) in
+    serve)
+        httpd -h /www
+        echo "GUEST serves"
+        while :; do sleep 100; done
+        ;;
+    fetch)
+        until ping -c 1 -W 1 10.9.0.1 >/dev/null; do :; done
+        echo "GUEST fetches"
+        sum=$(fetch 10.9.0.1/zeroes)
+        echo "GUEST fetched $sum"
+        ;;
+    exchange)
+        sum=$(fetch 10.9.0.1/zeroes)
+        echo "GUEST fetched $sum"
+        httpd -h /www
+        echo "GUEST serves"
+        while :; do sleep 100; done
+        ;;
+    ping)
+        for i in $(seq 5); do
+            ping -c 1 -W 1 10.9.0.1 >/dev/null && reached=1 && break
+        done
+        [ $reached ] && echo "GUEST reaches 10.9.0.1" || echo "GUEST is alone"
+        ;;
+    esac
     ;;
 reboot)
     count=$(dd if=/dev/vda bs=1 count=1 2>/dev/null)

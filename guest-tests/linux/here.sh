@@ -3,7 +3,8 @@ set -uo pipefail
 work=$1 bothy=$2 limit=$3 cuts=$4 sanitized=$5
 shift 5
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
+# A subshell that is killed as soon as it is forked still has this shell's trap.
+trap '[[ $BASHPID != $$ ]] || rm -rf "$scratch"' EXIT
 export XDG_CACHE_HOME=$scratch/cache WORD='a word'
 out=$scratch/out
 
@@ -22,17 +23,13 @@ guest()
 says() { grep -qa "$1" "$out" || why "no \"$1\" in the output"; }
 
 # started NAME OPTION…: the same in the background, once it says "GUEST …"; sets pid.
+within=() # the command that runs it
 started()
 {
     local name=$1
     shift
     : >"$out"
-    if [[ -f $scratch/resolv.conf ]]; then
-        unshare -m sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$scratch/resolv.conf" "$bothy" run -k "$kernel" \
-            -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 &
-    else
-        "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 &
-    fi
+    "${within[@]}" "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" "$@" >"$out" 2>&1 &
     pid=$!
     for ((i = 0; i < 1500; i++)); do
         grep -qa GUEST "$out" && return
@@ -322,31 +319,65 @@ with_servers()
     wait "$servers_PID" 2>/dev/null
     return $code
 }
-# on_user_net OPTION…: a guest that asks for all there is, and at last serves the host, which gets what follows GUEST www.
-on_user_net()
+# until_says TEXT: the guest, some time.
+until_says()
 {
-    echo 'nameserver 127.9.9.9' >"$scratch/resolv.conf"
-    started net -m 256M --net "user,hostfwd=tcp:127.0.0.1:0-:80$1" -a "port4=$port4 port6=$port6" || return
     for ((i = 0; i < 600; i++)); do
-        grep -qa 'GUEST serves' "$out" && break
+        grep -qa "$1" "$out" && return
         kill -0 $pid 2>/dev/null || break
         sleep 0.2
     done
-    says 'GUEST serves' || return
-    local port
-    port=$(sed -n 's/.*tcp 127.0.0.1:\([0-9]*\) is forwarded.*/\1/p' "$out")
-    www=$(timeout 30 busybox wget -q -O - "http://127.0.0.1:$port/index.html") || why "the guest's server cannot be reached"
+    says "$1"
+}
+# sound CAPTURE: what tshark reads of it is whole, with right checksums. seen CAPTURE FILTER: some of it is so.
+sound()
+{
+    local bad
+    bad=$(tshark -r "$1" -o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE -Y '_ws.malformed ||
+        ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 || icmp.checksum.status == 0 ||
+        icmpv6.checksum.status == 0' 2>"$scratch/tshark") || { why "tshark: $(tail -n1 "$scratch/tshark")"; return; }
+    [[ ! $bad ]] || why "in the capture: ${bad%%$'\n'*}"
+}
+seen() { [[ $(tshark -r "$1" -Y "$2" 2>/dev/null) ]] || why "nothing of \"$2\" in the capture"; }
+ask() { timeout 60 python3 guest-tests/linux/ask.py "$@"; }
+# forward PROTOCOL: the port of the host's that is forwarded.
+forward() { sed -n "s/.*$1 127.0.0.1:\([0-9]*\) is forwarded.*/\1/p" "$out"; }
+
+# on_user_net OPTION…: a guest that asks for all there is, and at last serves the host, which gets what follows GUEST www.
+on_user_net()
+{
+    local within=(unshare -m sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$scratch/resolv.conf") code=0
+    echo 'nameserver 127.9.9.9' >"$scratch/resolv.conf"
+    started net -m 256M --net "user$1" -p 127.0.0.1:0:80 -a "port4=$port4 port6=$port6" || return
+    until_says 'GUEST serves' && www=$(timeout 30 busybox wget -q -O - "http://127.0.0.1:$(forward tcp)/index.html") ||
+        { why "the guest's server cannot be reached"; code=1; }
+    ((code)) || [[ ! ${2-} ]] || "$2" || code=1
     kill -TERM $pid
     sleep 1
     kill -TERM $pid 2>/dev/null
-    ended 130
+    ended 130 && ((!code))
 }
-zeroes=$(head -c 20971520 /dev/zero | sha256sum)
+zeroes=$(head -c 8388608 /dev/zero | sha256sum)
+served='served by the guest'
+all_forwards()
+{
+    local large
+    large=$(head -c 60000 /dev/zero | tr '\0' x)
+    [[ $(ask udp "$(forward udp)" "$large") == "$large" ]] || { why "no echo over UDP"; return; }
+    [[ $(ask unix "$scratch/www" $'GET /index.html HTTP/1.0\r\n\r\n') == *"$served" ]] || why "nothing is served by the socket"
+}
 net_all()
 {
-    on_user_net ,host-loopback && says 'GUEST lease 10.0.2.15 10.0.2.2 10.0.2.3' && says 'GUEST mtu=65520' &&
-        says "GUEST host4 $zeroes" && says "GUEST host6 $zeroes" && says 'GUEST name 192.0.2.7' && says 'GUEST pong' || return
-    [[ $www == 'served by the guest' ]] || why "the guest serves \"$www\""
+    local capture=$scratch/net.pcap
+    on_user_net ",host-loopback,pcap=$capture,hostfwd=udp:127.0.0.1:0-:7,hostfwd=unix:$scratch/www-:80,guestfwd=tcp:10.0.2.100:7-cmd:sed \
+s/what/this/" all_forwards && says 'GUEST lease 10.0.2.15 10.0.2.2 10.0.2.3' && says 'GUEST mtu=65520' &&
+        says "GUEST host4 $zeroes" && says "GUEST host6 $zeroes" && says 'GUEST name 192.0.2.7' && says 'GUEST pong' &&
+        says 'GUEST asked this' || return
+    [[ $www == "$served" ]] || { why "the guest serves \"$www\""; return; }
+    # Packets are as large as they get, without a word to the guest but by the card and DHCP.
+    sound "$capture" && seen "$capture" 'udp.srcport == 7 && frame.len > 60000' &&
+        seen "$capture" 'udp.dstport == 7 && frame.len > 60000' && seen "$capture" 'ip && tcp && frame.len > 9014' &&
+        seen "$capture" 'ipv6 && frame.len > 9014' && seen "$capture" 'dhcp.option.interface_mtu == 65520'
 }
 net_no_loopback()
 {
@@ -355,11 +386,69 @@ net_no_loopback()
 net_restricted()
 {
     on_user_net ,host-loopback,restrict && says 'GUEST lease 10.0.2.15' && ! grep -qaE "$zeroes|GUEST name" "$out" || return
-    [[ $www == 'served by the guest' ]] || why "the guest serves \"$www\""
+    [[ $www == "$served" ]] || why "the guest serves \"$www\""
+}
+# Connections outlive a cable that is pulled now and then, and a guest that reboots amid them finds a network again.
+net_flaps_and_reboots()
+{
+    local answer=''
+    truncate -s 1M "$scratch/count.raw"
+    printf 1 | dd of="$scratch/count.raw" conv=notrunc status=none
+    started flaps -m 256M -c 2 --net user,host-loopback -d "$scratch/count.raw" -a "port4=$port4" --control "$scratch/ctl" &&
+        until_says 'GUEST loads' || return
+    for ((n = 0; n < 5; n++)); do
+        ctl net0.link state=down && sleep 0.2 && ctl net0.link state=up && sleep 0.5 || return
+    done
+    ended 0 && says "GUEST fetched 1 $zeroes" && says "GUEST fetched 2 $zeroes"
 }
 scenario_net_user() { with_servers net_all; }
 scenario_net_user_without_loopback() { with_servers net_no_loopback; }
 scenario_net_user_restricted() { with_servers net_restricted; }
+scenario_net_user_flaps_and_reboots() { with_servers net_flaps_and_reboots; }
+
+# on_lan NAME NUMBER DOES: a guest on that lan, with 10.9.0.NUMBER, in the background until it says "GUEST …"; sets pid.
+on_lan()
+{
+    out=$scratch/out$2
+    XDG_RUNTIME_DIR=$scratch started wire -m 256M -n "lan=$1" -a "me=$2 do=$3 mib=3"
+}
+# One guest fetches from another, a third is on another lan, and who was the first on this one ends badly meanwhile.
+scenario_lan()
+{
+    local first server fetcher code=0
+    on_lan one 9 serve && first=$pid && on_lan one 1 serve && server=$pid || return
+    on_lan two 2 ping && ended 0 && says 'GUEST is alone' && on_lan one 3 fetch && fetcher=$pid || code=1
+    kill -9 "$first"
+    ((code)) || { pid=$fetcher && ended 0 && says "GUEST fetched $(head -c 3145728 /dev/zero | sha256sum)" || code=1; }
+    kill -9 "$server"
+    wait "$first" "$server" 2>/dev/null
+    return $code
+}
+
+# With a tap, where nobody else is: large segments come and go as they are.
+tap_both_ways()
+{
+    local www=$scratch/www capture=$scratch/net.pcap want got
+    mkdir -p "$www" && head -c 2097152 /dev/zero >"$www/zeroes" && want=$(sha256sum <"$www/zeroes")
+    ip -n lab link set lo up && ip -n lab tuntap add tap0 mode tap multi_queue && ip -n lab addr add 10.9.0.1/24 dev tap0 &&
+        ip -n lab link set tap0 up && "${within[@]}" busybox httpd -h "$www" || { why 'no tap'; return; }
+    started wire -m 256M -c 2 -n "tap,ifname=tap0,queues=2,pcap=$capture" -a 'me=2 do=exchange mib=2' && until_says 'GUEST serves' &&
+        says "GUEST fetched $want" || return
+    got=$("${within[@]}" timeout 60 busybox wget -q -O - http://10.9.0.2/zeroes | sha256sum)
+    kill -9 $pid
+    wait $pid 2>/dev/null
+    [[ $got == "$want" ]] || { why 'the host has fetched something else'; return; }
+    sound "$capture" && seen "$capture" 'ip.src == 10.9.0.2 && frame.len > 1514' && seen "$capture" 'ip.dst == 10.9.0.2 && frame.len > 1514'
+}
+scenario_tap()
+{
+    local within=(ip netns exec lab) code=0
+    ip netns add lab || { why 'no network namespace'; return; }
+    tap_both_ways || code=1
+    ip netns pids lab | xargs -r kill -9
+    ip netns del lab
+    return $code
+}
 
 scenario_reboot_starts_anew()
 {
@@ -385,15 +474,6 @@ scenario_second_sigterm_ends_at_once()
     sleep 1
     kill -TERM $pid
     ended 130
-}
-# until_says TEXT: the guest, some time.
-until_says()
-{
-    for ((i = 0; i < 600; i++)); do
-        grep -qa "$1" "$out" && return
-        sleep 0.2
-    done
-    why "no \"$1\" in the output"
 }
 # The driver of Linux finds what it was promised, and the cable can be pulled; nobody is on this network.
 network_card() # OPTION…
@@ -511,7 +591,7 @@ report() # NAME CODE SECONDS
         echo "ok $1 ($3 s)"
         ((passed++))
     else
-        echo "FAIL $1: $reason ($3 s)"
+        echo "FAILED $1: $reason ($3 s)"
         tail -n 15 "$out" | sed 's/\r//g; s/^/    | /'
         ((failed++))
     fi

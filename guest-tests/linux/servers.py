@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Servers on the loopback for guests of the user network: HTTP over IPv4 and IPv6, and DNS on port 53 of 127.9.9.9.
 
-Prints the two ports of HTTP.  Each HTTP answer is 20 MB that say nothing.  DNS knows one address for all names.
+Prints the two ports of HTTP.  Each HTTP answer is 8 MiB that say nothing.  DNS knows one address for all names.
 """
 import http.server
 import socket
@@ -13,9 +13,9 @@ import threading
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
-        self.send_header('Content-Length', str(20 << 20))
+        self.send_header('Content-Length', str(8 << 20))
         self.end_headers()
-        for _ in range(20):
+        for _ in range(8):
             self.wfile.write(bytes(1 << 20))
 
     def log_message(self, *_):

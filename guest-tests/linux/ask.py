@@ -1,0 +1,17 @@
+#!/usr/bin/env python3
+"""ask.py udp PORT TEXT, ask.py unix PATH TEXT: sends TEXT to a port of 127.0.0.1 or to a socket, and prints the answer."""
+import socket
+import sys
+
+kind, where, text = sys.argv[1:]
+if kind == 'udp':
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.connect(('127.0.0.1', int(where)))
+    s.settimeout(40)
+    s.send(text.encode())
+    print(s.recv(65536).decode())
+else:
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    s.connect(where)
+    s.sendall(text.encode())
+    print(s.makefile().read(), end='')
