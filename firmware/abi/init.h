@@ -39,7 +39,7 @@ enum init_port { INIT_CONTROL, INIT_STDIN, INIT_STDOUT, INIT_STDERR, INIT_LOG, I
 
 enum init_order {
     ORDER_MODULE, /* its name; the N-th is in INIT_MODULE */
-    ORDER_ROOT,   /* virtio-fs tag */
+    ORDER_ROOT,   /* virtio-fs tag; none: the root is on the first disk */
     ORDER_TMP,    /* a tmpfs on this path */
     ORDER_HOST,   /* name */
     ORDER_CLOCK,  /* seconds since 1970 */

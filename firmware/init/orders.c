@@ -156,8 +156,6 @@ const char *orders_parse(char *text, size_t n, char **pointers, struct orders *r
     *o.argv = *o.envp = NULL;
     o.argv = pointers;
     o.envp = pointers + args + 1;
-    if (!o.root)
-        return "no root";
     *ret = o;
     return NULL;
 }

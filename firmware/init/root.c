@@ -3,6 +3,8 @@
 
 #include "firmware/init/init.h"
 
+enum { PARTITIONS = 15 }; /* that are looked at */
+
 static const struct {
     const char *path, *type, *options;
     unsigned long flags;
@@ -29,13 +31,49 @@ static const char *const links[][2] = {
 
 #define NEW_ROOT "/" INIT_FOLDER "/root"
 
+static bool mount_any(const char *device)
+{
+    static const struct {
+        const char *type;
+        unsigned long flags;
+    } kinds[] = {{"ext4", 0}, {"xfs", 0}, {"btrfs", 0}, {"erofs", MS_RDONLY}, {"squashfs", MS_RDONLY}};
+
+    for (unsigned i = 0; i < array_len(kinds); i++)
+        if (!SYS(mount, device, NEW_ROOT, kinds[i].type, kinds[i].flags, NULL))
+            return true;
+    return false;
+}
+
+/* The disk itself, or the first of its partitions that looks like a root. */
+static void mount_disk(void)
+{
+    for (unsigned i = 0; i <= PARTITIONS; i++) {
+        struct line device = {.n = 0};
+
+        line_add(&device, "/dev/vda");
+        if (i)
+            line_number(&device, i);
+        device.text[device.n] = 0;
+        if (!mount_any(device.text))
+            continue;
+        if (!SYS(access, NEW_ROOT "/etc", 0))
+            return;
+        SYS(umount2, NEW_ROOT, 0);
+    }
+    fail(0,
+         "find a root on its disk: it or a partition must have an /etc, in a file system that the kernel knows "
+         "(CONFIG_EXT4_FS, XFS_FS, BTRFS_FS, EROFS_FS or SQUASHFS)",
+         NULL);
+}
+
 void enter_root(const struct orders *o)
 {
     long r;
 
     SYS(mkdir, NEW_ROOT, 0755);
-    r = SYS(mount, o->root, NEW_ROOT, "virtiofs", 0, NULL);
-    if (r < 0)
+    if (!o->root)
+        mount_disk();
+    else if ((r = SYS(mount, o->root, NEW_ROOT, "virtiofs", 0, NULL)) < 0)
         fail(r, "mount its root (CONFIG_VIRTIO_FS)", NULL);
     if ((r = SYS(chdir, NEW_ROOT)) < 0)
         fail(r, "enter its root", NULL);

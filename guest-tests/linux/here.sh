@@ -578,6 +578,17 @@ scenario_test_leaves_files_as_they_were()
         why "the host's files have changed" || return
     grep -q 'Linux version' "$scratch/log" || why "the kernel's log lacks its beginning"
 }
+scenario_test_root_on_a_disk()
+{
+    local was
+    mkdir -p "$scratch/root"/{bin,etc,proc,sys,dev,run,tmp} && cp /bin/busybox "$scratch/root/bin/sh" &&
+        cp /bin/busybox "$scratch/root/bin/cat" && truncate -s 64M "$scratch/root.raw" &&
+        mkfs.ext4 -q -d "$scratch/root" "$scratch/root.raw" || return
+    was=$(sha256sum "$scratch/root.raw")
+    tests 3 --root "$scratch/root.raw" -- sh -c 'echo x >/etc/new && echo written && cat /proc/mounts; exit 3' && says '^written$' &&
+        says '^/dev/vda / ext4' || return
+    [[ $(sha256sum "$scratch/root.raw") == "$was" ]] || why 'the image has changed'
+}
 scenario_test_at_a_terminal()
 {
     script -qec "stty rows 31 cols 97; '$bothy' test -k '$kernel' -- sh -c 'stty size; tty; exit 5'" /dev/null <<<'' >"$out" && why 'no code' && return 1

@@ -20,7 +20,7 @@ static void read_orders(char *text, size_t n)
 
     if (orders_parse(text, n, pointers, &o))
         return;
-    assert(o.root && o.argv[0] && o.nmodules <= INIT_MODULES_MAX && o.ngroups <= INIT_GROUPS_MAX);
+    assert(o.argv[0] && o.nmodules <= INIT_MODULES_MAX && o.ngroups <= INIT_GROUPS_MAX);
     for (char **p = o.envp; *p; p++)
         assert(*p > text && *p < text + n);
 }

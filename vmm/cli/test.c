@@ -15,7 +15,8 @@ enum { SECONDS_MAX = 1000000, COMMAND_WORDS_MAX = 16384, JOBS_MAX = 4096, RETRY_
 
 static const struct opt test_options[] = {
     O_STR(struct test_opts, root, "root", "/",
-          "directory that the guest has as its root; what it writes is thrown away", .arg = "DIR"),
+          "directory, or image of a disk, that the guest has as its root; what it writes is thrown away",
+          .arg = "DIR|FILE"),
     O_STR(struct test_opts, modules, "modules", NULL, "the kernel's modules; found for kernels that tell their version",
           .arg = "DIR"),
     O_STR(struct test_opts, cwd, "cwd", NULL, "the command's directory; bothy's own where the root is /", .arg = "DIR"),
@@ -53,8 +54,7 @@ static int check_root(struct test_opts *o, struct err *err)
 
     if (stat(o->root, &st))
         return err_file(err, errno, "root", o->root);
-    if (!S_ISDIR(st.st_mode))
-        return err_set(err, ENOTDIR, "root \"%s\": not a directory; unpack it into one", o->root);
+    o->root_is_disk = !S_ISDIR(st.st_mode);
     full = realpath(o->root, NULL);
     if (!full)
         return err_file(err, errno, "root", o->root);
@@ -132,6 +132,7 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
         .command = p->command,
         .env = environ,
         .root = o->root,
+        .root_is_disk = o->root_is_disk,
         .modules = o->modules,
         .cwd = o->cwd,
         .user = o->user,

@@ -9,7 +9,7 @@ struct test_opts {
     struct config c;
     char *root, *modules, *cwd, *user, *log, *report, *kselftest, *kunit;
     struct opt_list matrix;
-    bool shell;
+    bool root_is_disk, shell;
     uint32_t boot_timeout, silence_timeout, timeout, all_timeout, jobs, retry, format, log_level;
 };
 

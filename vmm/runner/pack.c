@@ -19,16 +19,22 @@ static const struct {
     const char *device;          /* only with a device of that class; NULL: always */
     enum board board;            /* only on that one */
     bool needed;
+    bool on_disk; /* only for a root on a disk */
 } wanted[] = {
     {"virtio_pci", "VIRTIO_PCI", NULL, BOARD_PCI, true},
     {"virtio_mmio", "VIRTIO_MMIO", NULL, BOARD_MMIO, true},
     {"virtio_console", "VIRTIO_CONSOLE", NULL, BOARD_ANY, true},
-    {"virtiofs", "VIRTIO_FS", NULL, BOARD_ANY, true},
+    {"virtiofs", "VIRTIO_FS", "virtio-fs", BOARD_ANY, true},
     {"virtio_net", "VIRTIO_NET", "virtio-net", BOARD_ANY, true},
     {"virtio_blk", "VIRTIO_BLK", "virtio-blk", BOARD_ANY, true},
     {"virtio_balloon", "VIRTIO_BALLOON", "virtio-balloon", BOARD_ANY, false},
     {"virtio_rng", "HW_RANDOM_VIRTIO", "virtio-rng", BOARD_ANY, false},
     {"pvpanic_mmio", "PVPANIC_MMIO", NULL, BOARD_ANY, false}, /* its ACPI half */
+    {"ext4", "EXT4_FS", NULL, BOARD_ANY, false, true},
+    {"xfs", "XFS_FS", NULL, BOARD_ANY, false, true},
+    {"btrfs", "BTRFS_FS", NULL, BOARD_ANY, false, true},
+    {"erofs", "EROFS_FS", NULL, BOARD_ANY, false, true},
+    {"squashfs", "SQUASHFS", NULL, BOARD_ANY, false, true},
 };
 
 static bool has_device(const struct config *c, const char *class_name)
@@ -39,13 +45,16 @@ static bool has_device(const struct config *c, const char *class_name)
     return false;
 }
 
-static int list_modules(const struct modules *m, const struct config *c, struct module_list *list, struct err *err)
+static int list_modules(const struct modules *m, const struct test_spec *spec, struct module_list *list,
+                        struct err *err)
 {
+    const struct config *c = spec->config;
+
     for (size_t i = 0; i < array_len(wanted); i++) {
         int r;
 
         if ((wanted[i].board != BOARD_ANY && wanted[i].board != c->board) ||
-            (wanted[i].device && !has_device(c, wanted[i].device)))
+            (wanted[i].device && !has_device(c, wanted[i].device)) || (wanted[i].on_disk && !spec->root_is_disk))
             continue;
         r = modules_need(m, wanted[i].module, list, err);
         if (r == -ENOENT && wanted[i].needed)
@@ -84,7 +93,7 @@ static int pack_modules(FILE *f, FILE *orders, const struct test_spec *s, struct
         return 0;
     r = modules_open(&m, s->modules, err);
     if (r >= 0)
-        r = list_modules(&m, s->config, &list, err);
+        r = list_modules(&m, s, &list, err);
     for (unsigned i = 0; i < list.n && r >= 0; i++) {
         uint8_t *data cleanup_free = NULL;
         char path[32], name[64];
@@ -149,6 +158,9 @@ static int order_user(FILE *f, const struct test_spec *s, bool *named, struct er
     if (!s->user)
         return 0;
     if (!numbers(s->user, &uid, &gid)) {
+        if (s->root_is_disk)
+            return err_set(err, EINVAL, "--user %s: names are not looked up in an image; give the user's number",
+                           s->user);
         users = open_etc(s, "passwd");
         if (!users)
             return err_set(err, errno, "--user %s: /etc/passwd in root \"%s\": %s; give the user's number", s->user,
@@ -216,7 +228,8 @@ static int write_orders(FILE *f, const struct test_spec *s, struct err *err)
 
     if (r < 0)
         return r;
-    order(f, ORDER_ROOT, TEST_ROOT_TAG);
+    if (!s->root_is_disk)
+        order(f, ORDER_ROOT, TEST_ROOT_TAG);
     order(f, ORDER_HOST, s->hostname);
     order(f, ORDER_CWD, s->cwd);
     if (strncmp(s->cwd, "/tmp/", 5) != 0 && strcmp(s->cwd, "/tmp") != 0)

@@ -569,7 +569,8 @@ static int complete_config(const struct test_spec *s, struct err *err)
         abort();
     config_put_option(f, "path", s->root);
     fclose(f);
-    if (asprintf(&root, "%s,tag=" TEST_ROOT_TAG ",mode=cow,cache=always", comma_free) < 0 ||
+    if (asprintf(&root, "%s,%s", comma_free,
+                 s->root_is_disk ? "snapshot=on" : "tag=" TEST_ROOT_TAG ",mode=cow,cache=always") < 0 ||
         asprintf(&console,
                  "chardev=null,port=bothy.control:fd:%d,port=bothy.stdin:fd:%d,port=bothy.stdout:fd:%d,"
                  "port=bothy.stderr:fd:%d,port=bothy.log:fd:%d",
@@ -581,7 +582,7 @@ static int complete_config(const struct test_spec *s, struct err *err)
                        c->serials.v[0]);
     if ((r = opts_set(config_opts, c, "serial", serial, err)) < 0 ||
         (r = config_add_class(c, "virtio-console", console, "ports", err)) < 0 ||
-        (r = config_add_class(c, "virtio-fs", root, "root", err)) < 0)
+        (r = config_add_class(c, s->root_is_disk ? "virtio-blk" : "virtio-fs", root, "root", err)) < 0)
         return r;
     if (!c->nets.n && (r = opts_set(config_opts, c, "net", "none", err)) < 0)
         return r;

@@ -33,10 +33,12 @@ struct test_spec {
     struct config *config; /* what the user asks of the machine; its kernel is the path of a file */
     char *const *command;  /* NULL-terminated, found by the guest's PATH; NULL: a shell */
     char *const *env;      /* its environment, NULL-terminated */
-    const char *root;      /* a directory; the guest may write there, and all of that is thrown away */
-    const char *modules;   /* lib/modules/VERSION; NULL: the kernel has all it needs built in */
-    const char *cwd;       /* in the guest */
-    const char *user;      /* NAME or UID[:GID], looked up in the root; NULL: root */
+    /* A directory, or the image of a disk; the guest may write there, and all of that is thrown away. */
+    const char *root;
+    bool root_is_disk;
+    const char *modules; /* lib/modules/VERSION; NULL: the kernel has all it needs built in */
+    const char *cwd;     /* in the guest */
+    const char *user;    /* NAME or UID[:GID], looked up in the root; NULL: root */
     const char *hostname;
     uint64_t boot_ns;    /* from the start to the command's; 0, as in the next two: no limit */
     uint64_t silence_ns; /* without a byte on any stream, from the command's start */
