@@ -69,12 +69,32 @@ static void version_of_tree(const char *tree, char ret[128])
         copy_version(text, n, ret);
 }
 
+/* A tree that modules were built in, two or no directories above the kernel's own. */
+static bool in_build_tree(struct kernel_place *k)
+{
+    static const char *const above[] = {"../../..", "."};
+    char *file cleanup_free = xstrdup(k->file);
+    const char *dir = dirname(file);
+
+    for (size_t i = 0; i < array_len(above); i++) {
+        char *tree cleanup_free = join(dir, above[i]), *release cleanup_free = NULL, *order cleanup_free = NULL;
+
+        release = join(tree, "include/config/kernel.release");
+        order = join(tree, "modules.order");
+        if (!exists(release) || !exists(order))
+            continue;
+        k->modules = take_ptr(tree);
+        return true;
+    }
+    return false;
+}
+
 /* Where they are installed, or beside a kernel of an unpacked package, which has boot/ and lib/. */
 static void find_modules(struct kernel_place *k)
 {
     char *file cleanup_free = xstrdup(k->file), *near cleanup_free = NULL;
 
-    if (!*k->version)
+    if (in_build_tree(k) || !*k->version)
         return;
     if (asprintf(&k->modules, MODULES "/%s", k->version) < 0 ||
         asprintf(&near, "%s/../lib/modules/%s", dirname(file), k->version) < 0)

@@ -5,7 +5,7 @@
 
 struct kernel_place {
     char *file;        /* bzImage or vmlinux; owned */
-    char *modules;     /* lib/modules/VERSION; NULL: none found.  Owned */
+    char *modules;     /* lib/modules/VERSION or a build tree; NULL: none found.  Owned */
     char version[128]; /* empty: the file does not say */
 };
 

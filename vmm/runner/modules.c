@@ -6,17 +6,30 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/runner/file.h"
 
-enum { DEP_MAX = 16 << 20 };
+enum { DEP_MAX = 16 << 20, DEPTH_MAX = 16 };
+
+/* What is installed has modules.order as well. */
+static bool is_build_tree(const char *dir)
+{
+    char *path cleanup_free = NULL;
+
+    if (asprintf(&path, "%s/include/config/kernel.release", dir) < 0)
+        abort();
+    return !access(path, F_OK);
+}
 
 int modules_open(struct modules *m, const char *dir, struct err *err)
 {
-    char *dep cleanup_free = NULL, *builtin cleanup_free = NULL;
+    char *dep cleanup_free = NULL, *builtin cleanup_free = NULL, *order cleanup_free = NULL;
     size_t n;
 
     *m = (struct modules){.dir = dir};
-    if (asprintf(&dep, "%s/modules.dep", dir) < 0 || asprintf(&builtin, "%s/modules.builtin", dir) < 0)
+    if (asprintf(&dep, "%s/modules.dep", dir) < 0 || asprintf(&builtin, "%s/modules.builtin", dir) < 0 ||
+        asprintf(&order, "%s/modules.order", dir) < 0)
         abort();
-    if (file_read(dep, DEP_MAX, &m->dep, &n) < 0)
+    if (is_build_tree(dir) && !file_read(order, DEP_MAX, &m->order, &n))
+        m->dep = xstrdup("");
+    else if (file_read(dep, DEP_MAX, &m->dep, &n) < 0)
         return err_set(err, errno,
                        "modules \"%s\": modules.dep: %s; give --modules a kernel's lib/modules/VERSION, "
                        "after depmod -b there",
@@ -29,18 +42,19 @@ int modules_open(struct modules *m, const char *dir, struct err *err)
 void modules_close(struct modules *m)
 {
     free(m->dep);
+    free(m->order);
     free(m->builtin);
     *m = (struct modules){0};
 }
 
-/* The name in a path: up to ".ko", where '-' and '_' are the same. */
-static bool is_named(const char *path, size_t len, const char *name)
+/* The name in a path: up to `ending`, where '-' and '_' are the same. */
+static bool is_named(const char *path, size_t len, const char *name, const char *ending)
 {
     const char *base = memrchr(path, '/', len);
     size_t n = strlen(name);
 
     base = base ? base + 1 : path;
-    if ((size_t)(path + len - base) < n + 3 || memcmp(base + n, ".ko", 3) != 0)
+    if ((size_t)(path + len - base) < n + strlen(ending) || memcmp(base + n, ending, strlen(ending)) != 0)
         return false;
     for (size_t i = 0; i < n; i++)
         if (base[i] != name[i] && !(strchr("-_", base[i]) && strchr("-_", name[i])))
@@ -78,15 +92,71 @@ static int put_line(struct module_list *list, const char *line, size_t len, stru
     return r;
 }
 
+/* In modules.order: "kernel/fs/fuse/fuse.ko" or, of newer kernels, "fs/fuse/fuse.o"; false: not there. */
+static bool find_ordered(const struct modules *m, const char *name, const char **path, size_t *len)
+{
+    for (const char *line = m->order; *line;) {
+        size_t n = strcspn(line, "\n");
+
+        if (is_named(line, n, name, ".ko") || is_named(line, n, name, ".o")) {
+            size_t skip = strncmp(line, "kernel/", 7) ? 0 : 7;
+
+            *path = line + skip;
+            *len = (size_t)((const char *)memrchr(line, '.', n) - *path);
+            return true;
+        }
+        line += n + (line[n] == '\n');
+    }
+    return false;
+}
+
+static int read_file(const struct modules *m, const char *path, size_t n, uint8_t **ret, size_t *size, struct err *err);
+
+/* A built module names what it needs in a string of its own: "depends=a,b". */
+static int need_built(const struct modules *m, const char *name, struct module_list *list, unsigned depth,
+                      struct err *err)
+{
+    static const char mark[] = "\0depends=";
+    uint8_t *data cleanup_free = NULL;
+    const char *path, *at, *end;
+    size_t len, size;
+    int r;
+
+    if (!find_ordered(m, name, &path, &len))
+        return -ENOENT;
+    if (depth == DEPTH_MAX)
+        return err_set(err, ELOOP, "module %s: too many modules need each other; build them anew", name);
+    r = read_file(m, path, len, &data, &size, err);
+    if (r < 0)
+        return r;
+    at = memmem(data, size, mark, sizeof(mark) - 1);
+    end = at ? at + sizeof(mark) - 1 : NULL;
+    while (end && *end && r >= 0) { /* the data has a NUL behind it */
+        char needed[64];
+
+        at = end + (*end == ',');
+        end = at + strcspn(at, ",");
+        snprintf(needed, sizeof(needed), "%.*s", (int)min_u64((uint64_t)(end - at), sizeof(needed)), at);
+        r = need_built(m, needed, list, depth + 1, err);
+        if (r == -ENOENT)
+            r = err_set(err, ENOEXEC, "module %s needs %s, which modules.order has not; build the modules anew", name,
+                        needed);
+    }
+    return r < 0 ? r : put(list, path, len, err);
+}
+
 int modules_need(const struct modules *m, const char *name, struct module_list *list, struct err *err)
 {
     const char *texts[] = {m->dep, m->builtin};
+    int r = m->order ? need_built(m, name, list, 0, err) : -ENOENT;
 
+    if (r != -ENOENT)
+        return r;
     for (unsigned i = 0; i < array_len(texts); i++)
         for (const char *line = texts[i]; *line;) {
             size_t len = strcspn(line, "\n");
 
-            if (is_named(line, strcspn(line, ":\n"), name))
+            if (is_named(line, strcspn(line, ":\n"), name, ".ko"))
                 return i == 0 ? put_line(list, line, len, err) : 0;
             line += len + (line[len] == '\n');
         }
@@ -98,15 +168,15 @@ static bool is_elf(const uint8_t *p, size_t n)
     return n > 4 && !memcmp(p, "\177ELF", 4);
 }
 
-int modules_read(const struct modules *m, const struct module_list *list, unsigned at, uint8_t **ret, size_t *n,
-                 struct err *err)
+static int read_file(const struct modules *m, const char *file, size_t file_len, uint8_t **ret, size_t *n,
+                     struct err *err)
 {
     char *path cleanup_free = NULL, *data cleanup_free = NULL;
     struct buf out cleanup_buf = {0};
     size_t len;
     int r;
 
-    if (asprintf(&path, "%s/%.*s", m->dir, (int)list->len[at], list->paths[at]) < 0)
+    if (asprintf(&path, "%s/%.*s%s", m->dir, (int)file_len, file, m->order ? ".ko" : "") < 0)
         abort();
     if (file_read(path, MODULE_BYTES_MAX, &data, &len) < 0)
         return err_file(err, errno, "module", path);
@@ -121,10 +191,16 @@ int modules_read(const struct modules *m, const struct module_list *list, unsign
                        "module \"%s\": neither a module nor compressed in a way that this "
                        "bothy knows; bothy doctor lists what it was built with",
                        path);
-    *ret = xcalloc(1, len);
+    *ret = xcalloc(1, len + 1);
     memcpy(*ret, out.p, len);
     *n = len;
     return 0;
+}
+
+int modules_read(const struct modules *m, const struct module_list *list, unsigned at, uint8_t **ret, size_t *n,
+                 struct err *err)
+{
+    return read_file(m, list->paths[at], list->len[at], ret, n, err);
 }
 
 void module_name(const struct module_list *list, unsigned at, char *ret, size_t size)

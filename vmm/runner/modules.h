@@ -1,6 +1,6 @@
 /*
- * A kernel's modules: what depmod(8) wrote down about them in lib/modules/VERSION (modules.dep, modules.builtin), and
- * the files.
+ * A kernel's modules: in lib/modules/VERSION, where depmod(8) wrote down what needs what (modules.dep), or in the tree
+ * that they were built in, where they are listed (modules.order) and say that themselves [include/linux/module.h].
  */
 #pragma once
 #include "vmm/base/base.h"
@@ -9,13 +9,14 @@
 enum { MODULES_MAX = 64, MODULE_BYTES_MAX = 64 << 20 };
 
 struct modules {
-    const char *dir; /* borrowed */
-    char *dep, *builtin;
+    const char *dir;     /* borrowed */
+    char *dep, *builtin; /* owned, as is the next */
+    char *order;         /* NULL: there is `dep` */
 };
 
 /* Those to load, in order; paths below the directory, owned by struct modules. */
 struct module_list {
-    const char *paths[MODULES_MAX]; /* not terminated: path_len */
+    const char *paths[MODULES_MAX]; /* not terminated; without an ending in a build tree */
     size_t len[MODULES_MAX];
     unsigned n;
 };

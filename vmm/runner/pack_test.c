@@ -107,6 +107,45 @@ static void modules_come_after_those_that_they_need(void **state)
     assert_int_equal(rmdir(dir), 0);
 }
 
+static void modules_of_a_build_tree_say_what_they_need(void **state)
+{
+    static const char a[] = "\177ELF..\0depends=b-b,c\0", b[] = "\177ELF..\0depends=c\0", c[] = "\177ELF..\0depends=\0";
+    static const char order[] = "kernel/a.ko\nb_b.o\nc.o\nbad.o\nself.o\n", bad[] = "\177ELF..\0depends=gone";
+    static const char self[] = "\177ELF..\0depends=self";
+    char dir[] = "/tmp/bothy-modules.XXXXXX", path[64];
+    static const char *const files[] = {"a.ko", "b_b.ko", "c.ko", "bad.ko", "self.ko", "modules.order"};
+    static const char *const texts[] = {a, b, c, bad, self, order};
+    static const size_t sizes[] = {sizeof(a), sizeof(b), sizeof(c), sizeof(bad), sizeof(self), sizeof(order) - 1};
+    struct module_list list = {.n = 0};
+    struct modules m;
+    struct err err;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/include", dir);
+    assert_int_equal(mkdir(path, 0755), 0);
+    snprintf(path, sizeof(path), "%s/include/config", dir);
+    assert_int_equal(mkdir(path, 0755), 0);
+    write_file(dir, "include/config/kernel.release", "6.1\n", 4);
+    for (size_t i = 0; i < array_len(files); i++)
+        write_file(dir, files[i], texts[i], sizes[i]);
+    assert_int_equal(modules_open(&m, dir, &err), 0);
+    assert_int_equal(modules_need(&m, "a", &list, &err), 0);
+    assert_list(&list, (const char *const[]){"c", "b_b", "a", NULL});
+    assert_int_equal(modules_need(&m, "none", &list, &err), -ENOENT);
+    assert_int_equal(modules_need(&m, "bad", &list, &err), -ENOEXEC);
+    assert_non_null(strstr(err.msg, "gone"));
+    assert_int_equal(modules_need(&m, "self", &list, &err), -ELOOP);
+    modules_close(&m);
+    for (size_t i = 0; i < array_len(files); i++)
+        remove_file(dir, files[i]);
+    remove_file(dir, "include/config/kernel.release");
+    assert_int_equal(rmdir(path), 0);
+    snprintf(path, sizeof(path), "%s/include", dir);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 static void a_list_that_never_ends_is_refused(void **state)
 {
     struct module_list list = {.n = 0};
@@ -268,6 +307,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_archive_is_as_linux_reads_it),
         cmocka_unit_test(modules_come_after_those_that_they_need),
+        cmocka_unit_test(modules_of_a_build_tree_say_what_they_need),
         cmocka_unit_test(a_list_that_never_ends_is_refused),
         cmocka_unit_test(compressed_modules_are_unpacked),
         cmocka_unit_test(orders_arrive),
