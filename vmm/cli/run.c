@@ -11,6 +11,7 @@
 #include "vmm/base/log.h"
 #include "vmm/cli/cli.h"
 #include "vmm/control/control.h"
+#include "vmm/gdb/server.h"
 #include "vmm/machine/machine.h"
 
 struct run_opts {
@@ -208,6 +209,7 @@ static void block_signals(void)
 static int run_config(const struct config *c, struct err *err)
 {
     struct control *control = NULL;
+    struct gdb *gdb = NULL;
     struct machine *m;
     int r;
 
@@ -216,8 +218,11 @@ static int run_config(const struct config *c, struct err *err)
         return r;
     if (c->control)
         r = control_open(m, c->control, &control, err);
+    if (r >= 0 && c->gdb)
+        r = gdb_open(m, c->gdb, &gdb, err);
     if (r >= 0)
         r = run_machine(m, err);
+    gdb_close(gdb, r);
     control_close(control);
     machine_destroy(m);
     return r;

@@ -25,7 +25,10 @@ struct vcpu {
     struct kvm_run *run; /* shared with the kernel; NULL: not mapped */
     pthread_t thread;
     bool has_thread;
-    int error;       /* errno of KVM_RUN when that is why it left its loop */
+    int error; /* errno of KVM_RUN when that is why it left its loop */
+    enum vm_plan plan;
+    uint32_t debugged; /* what KVM_SET_GUEST_DEBUG was told last */
+    struct vm_hit hit;
     unsigned nexits; /* ever; the last EXIT_RECORDS are kept */
     struct exit_record exits[EXIT_RECORDS];
 };
@@ -59,6 +62,7 @@ struct vm {
     bool has_clock;
     uint64_t tsc;
 
+    struct vm_debug debug;
     bool running;
     atomic_bool held; /* no CPU enters the guest */
 
@@ -87,6 +91,11 @@ int kvm_err(struct err *err, const char *what, int code);
 /* clock.c: before the CPUs run on, and when they are stopped. */
 void vm_clock_start(struct vm *vm);
 void vm_clock_stop(struct vm *vm);
+
+/* inspect.c: tells KVM what to watch this CPU for, if anything; `give_back`: KVM_GUESTDBG_INJECT_*. */
+int vcpu_set_debug(struct vcpu *c, uint32_t give_back) must_check;
+/* KVM_EXIT_DEBUG; as vcpu_serve_exit(). */
+bool vcpu_serve_debug(struct vcpu *c, enum vm_event *ret);
 
 /* exit.c: serves what KVM_RUN returned with; true: run on, false: `ret` says why not. */
 bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret);

@@ -86,6 +86,8 @@ bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret)
         return true;
     case KVM_EXIT_INTR: /* a signal */
         return true;
+    case KVM_EXIT_DEBUG:
+        return vcpu_serve_debug(c, ret);
     case KVM_EXIT_SHUTDOWN:
         *ret = VM_TRIPLE_FAULT;
         return false;
@@ -102,8 +104,8 @@ bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret)
         *ret = VM_ENTRY_FAILED;
         return false;
     default:
-        /* Nobody asked for any of these: HLT waits in the kernel with its local APIC, no debugger is attached, no
-         * dirty ring was made, no MSR is ours. */
+        /* Nobody asked for any of these: HLT waits in the kernel with its local APIC, no dirty ring was
+         * made, no MSR is ours. */
         return false;
     }
 }

@@ -98,8 +98,14 @@ int vm_start(struct vm *vm, struct err *err)
     vm->fresh = false;
     atomic_store(&vm->held, false);
     for (unsigned i = 0; i < vm->ncpus && !rc; i++) {
-        set_immediate_exit(&vm->cpus[i], false);
-        rc = start_thread(&vm->cpus[i], err);
+        struct vcpu *c = &vm->cpus[i];
+
+        set_immediate_exit(c, false);
+        rc = vcpu_set_debug(c, 0);
+        if (rc)
+            err_set(err, -rc, "KVM: debug CPU %u: %s", i, strerror(-rc));
+        else if (c->plan != VM_STAY)
+            rc = start_thread(c, err);
     }
     if (rc)
         vm_stop(vm);

@@ -262,6 +262,7 @@ static void unmake(struct vm *vm)
             close(c->fd);
         c->run = NULL;
         c->fd = -1;
+        c->debugged = 0;
     }
     if (vm->fd >= 0)
         close(vm->fd);

@@ -9,6 +9,7 @@
 #include "vmm/base/base.h"
 #include "vmm/base/err.h"
 #include "vmm/bus/bus.h"
+#include "vmm/cpu/state.h"
 #include "vmm/cpu/topology.h"
 #include "vmm/irq/irq.h"
 #include "vmm/mem/gmem.h"
@@ -29,6 +30,7 @@ enum vm_event {
     VM_CRASH,
     VM_EMULATION_FAILED, /* KVM cannot run this instruction */
     VM_ENTRY_FAILED,
+    VM_DEBUG,        /* vm_cpu_hit() says what */
     VM_ENGINE_ERROR, /* KVM_RUN failed, or ended with something that nobody asked it for */
 };
 
@@ -59,7 +61,7 @@ int vm_create(const struct vm_opts *o, struct gmem *mem, struct bus *pio, struct
 void vm_destroy(struct vm *vm); /* stopped; accepts NULL */
 /* All vCPUs and the irqchip as at power-on, lines low, then vCPU 0 as `boot` says.  Doorbells stay.  Stopped. */
 int vm_reset(struct vm *vm, const struct vm_boot *boot, struct err *err) must_check;
-/* A thread for each vCPU; fails where the host gives no more, and is stopped then. */
+/* A thread for each vCPU; fails where the host gives no more or KVM no debugging, and is stopped then. */
 int vm_start(struct vm *vm, struct err *err) must_check;
 /* Any thread: a vCPU that leaves the guest does not enter it again until vm_start().  Does not wait for any. */
 void vm_hold(struct vm *vm);
@@ -79,3 +81,34 @@ int vm_doorbell_add(struct vm *vm, const struct doorbell *d);
 void vm_doorbell_del(struct vm *vm, const struct doorbell *d);
 /* Registers, the instruction decoded, the exits before it: lines for people, which the caller frees.  Stopped. */
 char *vm_report(struct vm *vm, unsigned cpu) must_check;
+
+/* --- for debuggers; stopped --- */
+
+/* -errno: KVM will not have it. */
+int vm_cpu_get(struct vm *vm, unsigned cpu, struct cpu_state *ret) must_check;
+int vm_cpu_set(struct vm *vm, unsigned cpu, const struct cpu_state *s) must_check;
+
+enum { VM_HW_BREAKS = 4 };
+struct vm_debug {
+    bool on;                /* breakpoint instructions come to the debugger: */
+    const uint64_t *breaks; /* those at these linear addresses; borrowed until the next vm_debug() */
+    unsigned nbreaks;
+    unsigned nhw;
+    struct {
+        uint64_t addr; /* linear, a multiple of len */
+        uint8_t len;   /* 1, 2, 4, 8; to execute: 1 */
+        enum { VM_BREAK_EXECUTE, VM_BREAK_WRITE, VM_BREAK_ACCESS } kind;
+    } hw[VM_HW_BREAKS];
+};
+/* On all CPUs, from the next start on and over resets. */
+void vm_debug(struct vm *vm, const struct vm_debug *d);
+/* What a CPU does from the next start on; VM_STEP: one instruction, then VM_DEBUG. */
+enum vm_plan { VM_RUN, VM_STEP, VM_STAY };
+void vm_cpu_plan(struct vm *vm, unsigned cpu, enum vm_plan plan);
+
+struct vm_hit {
+    enum { VM_HIT_NONE, VM_HIT_BREAK, VM_HIT_HW, VM_HIT_STEP } what;
+    unsigned hw; /* which of vm_debug's */
+};
+/* Why this CPU sent VM_DEBUG; the next call says VM_HIT_NONE. */
+struct vm_hit vm_cpu_hit(struct vm *vm, unsigned cpu);

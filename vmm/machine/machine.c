@@ -49,8 +49,10 @@ struct machine {
     atomic_uint crash_cpu;
     _Atomic(const char *) crash; /* what the engine said; NULL: the guest said it */
     bool running;
-    bool paused;          /* not running, until it is resumed */
-    uint64_t power_on_ns; /* on the guest's clock */
+    bool paused;                       /* not running, until it is resumed */
+    uint64_t power_on_ns;              /* on the guest's clock */
+    bool dead;                         /* and kept for its observer */
+    struct machine_observer *observer; /* borrowed; NULL: none */
     struct list jobs;
     pthread_mutex_t pause_lock; /* of the next two, which any thread writes */
     bool has_why;
@@ -155,6 +157,7 @@ static void vm_event(struct vm_user *u, enum vm_event e, unsigned cpu)
         [VM_TRIPLE_FAULT] = {REQ_CRASHED, "triple fault"},
         [VM_EMULATION_FAILED] = {REQ_CRASHED, "KVM cannot emulate an instruction"},
         [VM_ENTRY_FAILED] = {REQ_CRASHED, "the processor refused to enter the guest"},
+        [VM_DEBUG] = {REQ_PAUSE, NULL},
         [VM_ENGINE_ERROR] = {REQ_CRASHED, "KVM_RUN failed"},
     };
     struct machine *m = container_of(u, struct machine, vm_user);
@@ -533,22 +536,31 @@ void machine_stop(struct machine *m)
 void machine_pause(struct machine *m, const char *why)
 {
     const struct config *c = m->cfg;
+    bool news;
 
     machine_stop(m);
     if (m->paused && (!why || m->paused_for[0]))
         return;
+    news = !m->paused;
     m->paused = true;
     snprintf(m->paused_for, sizeof(m->paused_for), "%s", why ? why : "");
     if (why)
         log_msg(LOG_ERROR, "%s is paused: %s, then continue it with: %s%s%s", m->cfg->name, why,
                 c->control ? "bothy ctl " : "Ctrl-] c on its terminal", c->control ? c->control : "",
                 c->control ? " resume" : "");
+    if (news && m->observer)
+        m->observer->paused(m->observer);
 }
 
 int machine_resume(struct machine *m, struct err *err)
 {
-    int r = m->paused ? machine_start(m, err) : 0;
+    int r;
 
+    if (m->dead) {
+        machine_request(m, REQ_CRASHED, 0);
+        return 0;
+    }
+    r = m->paused ? machine_start(m, err) : 0;
     if (r < 0)
         return r;
     m->paused = false;
@@ -585,6 +597,22 @@ static void serve_pause(struct machine *m)
 struct loop *machine_loop(struct machine *m)
 {
     return m->loop;
+}
+
+void machine_observe(struct machine *m, struct machine_observer *o)
+{
+    assert(!o || !m->observer);
+    m->observer = o;
+}
+
+struct vm *machine_vm(struct machine *m)
+{
+    return m->vm;
+}
+
+struct gmem *machine_memory(struct machine *m)
+{
+    return m->mem;
 }
 
 static int crashed(struct machine *m)
@@ -637,6 +665,17 @@ static void run_jobs(struct machine *m)
     }
 }
 
+/* Does somebody want to look at the crashed guest? */
+static bool is_kept(struct machine *m)
+{
+    if (m->dead || !m->observer)
+        return false;
+    machine_stop(m);
+    m->dead = m->observer->crashed(m->observer);
+    m->paused |= m->dead;
+    return m->dead;
+}
+
 /* The main loop, until a request ends the guest; returns the exit code. */
 static int serve(struct machine *m)
 {
@@ -651,7 +690,7 @@ static int serve(struct machine *m)
             return machine_stop(m), atomic_load(&m->exit_code);
         if (r & 1u << REQ_QUIT)
             return machine_stop(m), EXIT_INTERRUPTED;
-        if (r & 1u << REQ_CRASHED)
+        if (r & 1u << REQ_CRASHED && !is_kept(m))
             return crashed(m);
         if (r & 1u << REQ_POWEROFF)
             return machine_stop(m), EXIT_ORDERLY;
@@ -670,8 +709,9 @@ static int serve(struct machine *m)
 int machine_run(struct machine *m, struct err *err)
 {
     struct slow_host slow;
-    int code = machine_start(m, err);
+    int code = m->cfg->paused ? 0 : machine_start(m, err);
 
+    m->paused = m->cfg->paused;
     if (code < 0)
         return code;
     slow_host_watch(&slow, m->loop);

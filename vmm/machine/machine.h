@@ -59,5 +59,17 @@ void machine_do(struct machine *m, struct machine_job *j);
 void machine_cancel(struct machine *m, struct machine_job *j);
 struct loop *machine_loop(struct machine *m);
 
+/* Who looks at the guest from outside, as a debugger does.  Called by the main thread, no lane held. */
+struct machine_observer {                       /* embedded in its owner */
+    void (*paused)(struct machine_observer *o); /* the machine has been paused, by whomever */
+    /* The guest crashed and the machine stands still; true: keep it so, and let the guest end when it is resumed. */
+    bool (*crashed)(struct machine_observer *o);
+};
+/* One at most; NULL: none any more. */
+void machine_observe(struct machine *m, struct machine_observer *o);
+/* For those who look: borrowed. */
+struct vm *machine_vm(struct machine *m);
+struct gmem *machine_memory(struct machine *m);
+
 /* The device tree of a resolved config's board, as a kernel would get it; the caller's to free. */
 int machine_device_tree(const struct config *c, uint8_t **ret, size_t *len, struct err *err) must_check;
