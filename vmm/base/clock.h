@@ -4,6 +4,7 @@
 #include <time.h>
 
 #define NS_PER_SEC 1000000000ull
+#define NS_PER_MS  1000000ull
 
 /* CLOCK_MONOTONIC; any thread. */
 static inline uint64_t clock_now_ns(void)

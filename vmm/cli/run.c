@@ -8,7 +8,9 @@
 #include "devices/block/driver.h"
 #include "devices/net/net.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/exit_code.h"
 #include "vmm/base/log.h"
+#include "vmm/bundle/bundle.h"
 #include "vmm/cli/cli.h"
 #include "vmm/control/control.h"
 #include "vmm/gdb/server.h"
@@ -17,7 +19,8 @@
 struct run_opts {
     struct config c;
     char *config, *dump_dtb;
-    bool dry_run;
+    bool dry_run, core;
+    char *bundle, *fail_on;
     uint32_t log_level;
 };
 
@@ -27,6 +30,14 @@ static const struct opt run_options[] = {
     O_BOOL(struct run_opts, dry_run, "dry-run", "off", "print the whole machine as JSON and run nothing"),
     O_STR(struct run_opts, dump_dtb, "dump-dtb", NULL, "write the mmio machine's device tree and run nothing",
           .arg = "FILE"),
+    O_STR(struct run_opts, bundle, "bundle", NULL, "when the guest crashes, write there what is known of it",
+          .arg = "DIR"),
+    O_BOOL(struct run_opts, core, "core", "off", "in the bundle, the guest's memory as an ELF core, too"),
+    O_STR(struct run_opts, fail_on, "fail-on", NULL,
+          "end the guest as crashed when its kernel's log has one of these: panic, oops, bug, warn, kasan, ubsan, "
+          "lockdep, "
+          "lockup, hung, rcu, or all; panic with --bundle",
+          .arg = "KIND,..."),
     O_ENUM(struct run_opts, log_level, "log-level", "warn", log_level_words, "how much bothy says on standard error"),
     O_END,
 };
@@ -206,23 +217,60 @@ static void block_signals(void)
     sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
-static int run_config(const struct config *c, struct err *err)
+/* What to look for in the kernel's log; 0: nothing, and nobody looks. */
+static int fail_kinds(const struct run_opts *o, uint32_t *ret, struct err *err)
 {
+    char bad[32];
+
+    *ret = o->bundle ? 1u << SPLAT_PANIC : 0;
+    if (o->core && !o->bundle)
+        return err_set(err, EINVAL, "--core is a file of the bundle's; give --bundle DIR, too");
+    if (o->fail_on && splat_kinds(o->fail_on, ret, bad, sizeof(bad)) < 0) {
+        const char *near = nearest_word(bad, splat_names);
+
+        return err_set(err, EINVAL, "--fail-on: unknown kind \"%s\"%s%s", bad, near ? "; did you mean " : "",
+                       near ? near : "; --help lists them");
+    }
+    return 0;
+}
+
+static void put_bundle(struct machine *m, const struct run_opts *o)
+{
+    const struct bundle_opts bundle = {.dir = o->bundle, .core = o->core};
+    struct err err;
+    char line[512];
+
+    if (bundle_write(m, &bundle, line, sizeof(line), &err) < 0)
+        log_msg(LOG_ERROR, "%s", err.msg);
+    else
+        log_msg(LOG_ERROR, "%s; see %s", line, o->bundle);
+}
+
+static int run_config(const struct run_opts *o, struct err *err)
+{
+    const struct config *c = &o->c;
     struct control *control = NULL;
+    struct log_watch *watch = NULL;
     struct gdb *gdb = NULL;
     struct machine *m;
+    uint32_t kinds;
     int r;
 
     block_signals();
-    if ((r = machine_create(c, &m, err)) < 0)
+    if ((r = fail_kinds(o, &kinds, err)) < 0 || (r = machine_create(c, &m, err)) < 0)
         return r;
+    if (kinds)
+        log_watch_create(m, kinds, &watch);
     if (c->control)
         r = control_open(m, c->control, &control, err);
     if (r >= 0 && c->gdb)
         r = gdb_open(m, c->gdb, &gdb, err);
     if (r >= 0)
         r = run_machine(m, err);
+    if (r == EXIT_CRASHED && o->bundle)
+        put_bundle(m, o);
     gdb_close(gdb, r);
+    log_watch_destroy(watch);
     control_close(control);
     machine_destroy(m);
     return r;
@@ -260,7 +308,7 @@ static int run_verb(struct cli_line *l, struct err *err)
         else if (o->dump_dtb)
             r = dump_device_tree(&o->c, o->dump_dtb, err);
         else
-            r = run_config(&o->c, err);
+            r = run_config(o, err);
     }
     config_fini(&o->c);
     return r;

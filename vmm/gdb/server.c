@@ -441,7 +441,7 @@ void gdb_close(struct gdb *g, int code)
 {
     if (!g)
         return;
-    machine_observe(g->machine, NULL);
+    machine_unobserve(g->machine, &g->observer);
     machine_cancel(g->machine, &g->job);
     if (g->greeted) {
         g->reply.n = 0;

@@ -49,10 +49,10 @@ struct machine {
     atomic_uint crash_cpu;
     _Atomic(const char *) crash; /* what the engine said; NULL: the guest said it */
     bool running;
-    bool paused;                       /* not running, until it is resumed */
-    uint64_t power_on_ns;              /* on the guest's clock */
-    bool dead;                         /* and kept for its observer */
-    struct machine_observer *observer; /* borrowed; NULL: none */
+    bool paused;          /* not running, until it is resumed */
+    uint64_t power_on_ns; /* on the guest's clock */
+    bool dead;            /* and kept for its observer */
+    struct list observers;
     struct list jobs;
     pthread_mutex_t pause_lock; /* of the next two, which any thread writes */
     bool has_why;
@@ -465,6 +465,7 @@ int machine_create(const struct config *c, struct machine **ret, struct err *err
 
     m->cfg = c;
     list_init(&m->jobs);
+    list_init(&m->observers);
     pthread_mutex_init(&m->pause_lock, NULL);
     r = create(m, err);
     if (r < 0) {
@@ -533,6 +534,16 @@ void machine_stop(struct machine *m)
     stand_still(m);
 }
 
+static void tell_paused(struct machine *m)
+{
+    list_for_each (l, &m->observers) {
+        struct machine_observer *o = container_of(l, struct machine_observer, link);
+
+        if (o->paused)
+            o->paused(o);
+    }
+}
+
 void machine_pause(struct machine *m, const char *why)
 {
     const struct config *c = m->cfg;
@@ -548,8 +559,8 @@ void machine_pause(struct machine *m, const char *why)
         log_msg(LOG_ERROR, "%s is paused: %s, then continue it with: %s%s%s", m->cfg->name, why,
                 c->control ? "bothy ctl " : "Ctrl-] c on its terminal", c->control ? c->control : "",
                 c->control ? " resume" : "");
-    if (news && m->observer)
-        m->observer->paused(m->observer);
+    if (news)
+        tell_paused(m);
 }
 
 int machine_resume(struct machine *m, struct err *err)
@@ -577,6 +588,8 @@ void machine_status(struct machine *m, struct machine_status *ret)
         .devices = m->devs,
         .ndevices = m->ndevs,
         .config = m->cfg,
+        .crash = atomic_load(&m->crash),
+        .crash_cpu = atomic_load(&m->crash_cpu),
     };
 }
 
@@ -601,8 +614,13 @@ struct loop *machine_loop(struct machine *m)
 
 void machine_observe(struct machine *m, struct machine_observer *o)
 {
-    assert(!o || !m->observer);
-    m->observer = o;
+    list_add_tail(&m->observers, &o->link);
+}
+
+void machine_unobserve(struct machine *m, struct machine_observer *o)
+{
+    (void)m;
+    list_del(&o->link);
 }
 
 struct vm *machine_vm(struct machine *m)
@@ -646,6 +664,12 @@ static int restart(struct machine *m)
     struct err err;
 
     machine_stop(m);
+    list_for_each (l, &m->observers) {
+        struct machine_observer *o = container_of(l, struct machine_observer, link);
+
+        if (o->resets && o->resets(o))
+            return crashed(m);
+    }
     if (!m->cfg->reboot)
         return EXIT_ORDERLY;
     if (machine_reset(m, &err) < 0 || (!m->paused && machine_start(m, &err) < 0)) {
@@ -668,10 +692,14 @@ static void run_jobs(struct machine *m)
 /* Does somebody want to look at the crashed guest? */
 static bool is_kept(struct machine *m)
 {
-    if (m->dead || !m->observer)
+    if (m->dead)
         return false;
     machine_stop(m);
-    m->dead = m->observer->crashed(m->observer);
+    list_for_each (l, &m->observers) {
+        struct machine_observer *o = container_of(l, struct machine_observer, link);
+
+        m->dead |= o->crashed && o->crashed(o);
+    }
     m->paused |= m->dead;
     return m->dead;
 }

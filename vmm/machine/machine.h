@@ -32,6 +32,8 @@ struct machine_status {
     struct device *const *devices; /* in order of creation */
     unsigned ndevices;
     const struct config *config;
+    const char *crash; /* what the engine said of CPU `crash_cpu`; NULL: nothing */
+    unsigned crash_cpu;
 };
 /* All borrowed, until the machine changes. */
 void machine_status(struct machine *m, struct machine_status *ret);
@@ -59,14 +61,17 @@ void machine_do(struct machine *m, struct machine_job *j);
 void machine_cancel(struct machine *m, struct machine_job *j);
 struct loop *machine_loop(struct machine *m);
 
-/* Who looks at the guest from outside, as a debugger does.  Called by the main thread, no lane held. */
+/* Who looks at the guest from outside.  Called by the main thread, no lane held; each may be NULL. */
 struct machine_observer {                       /* embedded in its owner */
     void (*paused)(struct machine_observer *o); /* the machine has been paused, by whomever */
     /* The guest crashed and the machine stands still; true: keep it so, and let the guest end when it is resumed. */
     bool (*crashed)(struct machine_observer *o);
+    /* The guest resets itself, and its memory is still there; true: that is a crash. */
+    bool (*resets)(struct machine_observer *o);
+    struct list link;
 };
-/* One at most; NULL: none any more. */
 void machine_observe(struct machine *m, struct machine_observer *o);
+void machine_unobserve(struct machine *m, struct machine_observer *o);
 /* For those who look: borrowed. */
 struct vm *machine_vm(struct machine *m);
 struct gmem *machine_memory(struct machine *m);

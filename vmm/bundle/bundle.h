@@ -1,0 +1,24 @@
+/*
+ * What is known of a guest that died or hangs, as a directory: a summary whose first line says what happened and where,
+ * the kernel's log read from memory, what each CPU was doing, the devices' state, the configuration that starts the
+ * same again, and on request an ELF core.
+ */
+#pragma once
+#include "vmm/inspect/splat.h"
+#include "vmm/machine/machine.h"
+
+struct bundle_opts {
+    const char *dir;  /* made, if it is not there */
+    const char *what; /* happened, when neither the log nor the engine knows: "time-out after 60 s" */
+    bool core;
+};
+/* The machine stands still, and stays as it is.  In *line, when not NULL, the summary's first line. */
+int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, size_t n, struct err *err) must_check;
+
+/*
+ * Looks at the kernel's log in the guest's memory while it runs, and lets the guest end as crashed when one of
+ * `fail_on` (1 << enum splat_kind) is there; a guest that reboots because it panicked as well.
+ */
+struct log_watch;
+void log_watch_create(struct machine *m, uint32_t fail_on, struct log_watch **ret);
+void log_watch_destroy(struct log_watch *w); /* accepts NULL */

@@ -1,0 +1,251 @@
+#include "vmm/inspect/symbols.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "vmm/base/cleanup.h"
+
+enum { SYMBOLS_MAX = 2 << 20, NAME_MAX_ = 512, TOKENS = 256, TOKEN_TABLE_MAX = 16384, NAMES_MAX = 128 << 20 };
+enum { STACK_MAX = 16 << 10, CALL_MAX = 7 };
+
+/* --- the table --- */
+
+/* Names in the table: bytes one after the other, which are fetched by pieces. */
+struct stream {
+    const struct vmcoreinfo *k;
+    uint64_t addr;
+    uint8_t piece[4096];
+    size_t n, at;
+};
+
+static int next_byte(struct stream *s)
+{
+    if (s->at == s->n) {
+        s->n = sizeof(s->piece) - s->addr % sizeof(s->piece); /* no further than the page */
+        if (vmcoreinfo_read(s->k, s->addr, s->piece, s->n))
+            return -EFAULT;
+        s->addr += s->n;
+        s->at = 0;
+    }
+    return s->piece[s->at++];
+}
+
+struct tokens {
+    char table[TOKEN_TABLE_MAX + 1];
+    uint16_t index[TOKENS];
+};
+
+static int read_tokens(const struct vmcoreinfo *k, struct tokens *ret)
+{
+    uint64_t table, index;
+    size_t n = TOKEN_TABLE_MAX;
+
+    if (!vmcoreinfo_symbol(k, "kallsyms_token_table", &table) || !vmcoreinfo_symbol(k, "kallsyms_token_index", &index))
+        return -ENOENT;
+    if (index > table) /* it lies behind */
+        n = min_u64(n, index - table);
+    memset(ret->table, 0, sizeof(ret->table));
+    return vmcoreinfo_read(k, table, ret->table, n) || vmcoreinfo_read(k, index, ret->index, sizeof(ret->index))
+               ? -EFAULT
+               : 0;
+}
+
+/* One name: a length of one or two bytes, then tokens; its first letter is the type. */
+static int read_name(struct stream *in, const struct tokens *t, char name[NAME_MAX_])
+{
+    int len = next_byte(in), high = len >= 0x80 ? next_byte(in) : 0;
+    size_t n = 0;
+
+    if (len < 0 || high < 0)
+        return -EFAULT;
+    for (len = len < 0x80 ? len : (len & 0x7f) | high << 7; len; len--) {
+        int token = next_byte(in);
+
+        if (token < 0 || t->index[token] >= TOKEN_TABLE_MAX)
+            return -EFAULT;
+        for (const char *p = t->table + t->index[token]; *p; p++) {
+            if (n == NAME_MAX_ - 1)
+                return -EFAULT;
+            name[n++] = *p > ' ' && *p < 127 ? *p : '?';
+        }
+    }
+    name[n] = 0;
+    return n > 1 ? 0 : -EFAULT;
+}
+
+static int read_names(const struct vmcoreinfo *k, const struct tokens *t, struct symbols *s)
+{
+    struct stream *in cleanup_free = xcalloc(1, sizeof(*in));
+    size_t room = 0;
+
+    in->k = k;
+    if (!vmcoreinfo_symbol(k, "kallsyms_names", &in->addr))
+        return -ENOENT;
+    for (size_t i = 0; i < s->n; i++) {
+        char name[NAME_MAX_];
+        int rc = read_name(in, t, name);
+        size_t len = strlen(name + 1) + 1;
+
+        if (rc)
+            return rc;
+        if (s->names_len + len > room) {
+            room = 2 * room + NAME_MAX_;
+            if (room > NAMES_MAX)
+                return -EFAULT;
+            s->names = realloc(s->names, room);
+            if (!s->names)
+                abort();
+        }
+        s->s[i] = (struct symbol){.name = (uint32_t)s->names_len, .type = name[0]};
+        memcpy(s->names + s->names_len, name + 1, len);
+        s->names_len += len;
+    }
+    return 0;
+}
+
+/*
+ * 32 bits for each, from a base.  Where per-CPU symbols are absolute (x86-64 before 6.15) those are positive, and all
+ * others are negative, counted from the base - 1.  The one symbol that we know otherwise tells which it is.
+ */
+static int read_addresses(const struct vmcoreinfo *k, struct symbols *s)
+{
+    uint32_t *offsets cleanup_free = xcalloc(s->n, sizeof(*offsets));
+    uint64_t at, var, base, stext;
+    bool absolute = true;
+
+    if (!vmcoreinfo_symbol(k, "kallsyms_offsets", &at) || !vmcoreinfo_symbol(k, "kallsyms_relative_base", &var) ||
+        !vmcoreinfo_symbol(k, "_stext", &stext))
+        return -ENOENT;
+    if (vmcoreinfo_read(k, at, offsets, s->n * sizeof(*offsets)) || vmcoreinfo_read(k, var, &base, sizeof(base)))
+        return -EFAULT;
+    for (size_t i = 0; i < s->n; i++)
+        if (base + offsets[i] == stext && !strcmp(s->names + s->s[i].name, "_stext"))
+            absolute = false;
+    for (size_t i = 0; i < s->n; i++) {
+        int32_t off = (int32_t)offsets[i];
+
+        s->s[i].addr = !absolute ? base + offsets[i] : off >= 0 ? (uint64_t)off : base - 1 - (uint64_t)(int64_t)off;
+    }
+    return 0;
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const struct symbol *x = a, *y = b;
+
+    return x->addr != y->addr ? (x->addr < y->addr ? -1 : 1) : x->name < y->name ? -1 : x->name > y->name;
+}
+
+static int fill(const struct vmcoreinfo *k, struct symbols *s)
+{
+    struct tokens *t cleanup_free = xcalloc(1, sizeof(*t));
+    int rc = read_tokens(k, t);
+
+    if (!rc)
+        rc = read_names(k, t, s);
+    if (!rc)
+        rc = read_addresses(k, s);
+    if (rc)
+        return rc;
+    qsort(s->s, s->n, sizeof(*s->s), by_address);
+    return symbols_find(s, "_stext", &s->text) && symbols_find(s, "_etext", &s->etext) ? 0 : -EFAULT;
+}
+
+int symbols_read(const struct vmcoreinfo *k, struct symbols *ret)
+{
+    uint32_t n;
+    uint64_t var;
+    int rc;
+
+    *ret = (struct symbols){0};
+    if (!vmcoreinfo_symbol(k, "kallsyms_num_syms", &var))
+        return -ENOENT;
+    if (vmcoreinfo_read(k, var, &n, sizeof(n)) || !n || n > SYMBOLS_MAX)
+        return -EFAULT;
+    ret->s = xcalloc(n, sizeof(*ret->s));
+    ret->n = n;
+    rc = fill(k, ret);
+    if (rc)
+        symbols_fini(ret);
+    return rc;
+}
+
+void symbols_fini(struct symbols *s)
+{
+    free(s->s);
+    free(s->names);
+    *s = (struct symbols){0};
+}
+
+bool symbols_find(const struct symbols *s, const char *name, uint64_t *ret)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (!strcmp(s->names + s->s[i].name, name)) {
+            *ret = s->s[i].addr;
+            return true;
+        }
+    return false;
+}
+
+static bool is_code(const struct symbols *s, uint64_t addr)
+{
+    return addr >= s->text && addr < s->etext;
+}
+
+void symbols_name(const struct symbols *s, uint64_t addr, char *buf, size_t n)
+{
+    size_t low = 0, high = s->n;
+
+    while (low < high) { /* the first above it */
+        size_t mid = (low + high) / 2;
+
+        if (s->s[mid].addr <= addr)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (!low || !is_code(s, addr)) {
+        snprintf(buf, n, "%#llx", (unsigned long long)addr);
+        return;
+    }
+    low--;
+    while (low && s->s[low - 1].addr == s->s[low].addr)
+        low--;
+    snprintf(buf, n, "%s+%#llx", s->names + s->s[low].name, (unsigned long long)(addr - s->s[low].addr));
+}
+
+/* --- back-traces --- */
+
+/* Does a call end at `addr`?  [Intel SDM vol. 2A, CALL: E8 rel32; FF /2 in its lengths] */
+static bool follows_call(const struct vmcoreinfo *k, uint64_t addr)
+{
+    uint8_t b[CALL_MAX];
+
+    if (vmcoreinfo_read(k, addr - CALL_MAX, b, sizeof(b)))
+        return false;
+    if (b[2] == 0xe8)
+        return true;
+    for (unsigned len = 2; len <= CALL_MAX; len++)
+        if (b[CALL_MAX - len] == 0xff && (b[CALL_MAX - len + 1] >> 3 & 7) == 2)
+            return true;
+    return false;
+}
+
+unsigned symbols_trace(const struct symbols *s, const struct vmcoreinfo *k, const struct cpu_state *cpu,
+                       uint64_t ret[TRACE_MAX])
+{
+    uint64_t sp = align_up(cpu->gpr[CPU_RSP], 8);
+    unsigned n = 0;
+
+    if (cpu->level)
+        return 0;
+    for (unsigned i = 0; i < STACK_MAX / 8 && n < TRACE_MAX; i++) {
+        uint64_t word;
+
+        if (vmcoreinfo_read(k, sp + 8 * i, &word, sizeof(word)))
+            break;
+        if (is_code(s, word) && follows_call(k, word))
+            ret[n++] = word;
+    }
+    return n;
+}
