@@ -211,7 +211,7 @@ static void count_active(struct qcow2_check *c)
     for (uint32_t i = 0; i < q->h.l1_size; i++) {
         uint64_t table = q->l1[i] & QCOW2_OFF_MASK;
 
-        if (!(table & (q->cluster - 1)) && qcow2_set_has(&tables, table >> q->bits)) {
+        if (table && !(table & (q->cluster - 1)) && qcow2_set_has(&tables, table >> q->bits)) {
             count_l2(c, table, 1, true);
             qcow2_set_del(&tables, table >> q->bits);
         }

@@ -286,10 +286,11 @@ int qcow2_fix_flags(struct qcow2 *q, uint64_t *l1, uint32_t n, bool fix, uint64_
 
     for (uint32_t i = 0; q->data == q->b.file && !rc && i < n; i++) {
         uint64_t table = l1[i] & QCOW2_OFF_MASK, flag = 0;
-        int known = table ? qcow2_set_add(&seen, table >> q->bits) : -EEXIST;
+        int known;
 
-        if (table & (q->cluster - 1) || table >= q->file_end) /* means nothing */
+        if (!l1[i] || table & (q->cluster - 1) || table >= q->file_end) /* means nothing */
             continue;
+        known = table ? qcow2_set_add(&seen, table >> q->bits) : -EEXIST;
         rc = known == -ENOMEM ? known : flag_of(q, table, &flag);
         for (uint64_t at = table; !rc && !known && at < table + q->cluster; at += q->l2.unit)
             rc = fix_slice(q, at, fix, wrong);
