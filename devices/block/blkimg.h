@@ -31,6 +31,8 @@ struct blkimg_ops {
     int (*alloc)(struct blkimg *im, uint64_t off);
     /* Optional, of fresh images: writes what completes the file.  One thread at a time, also with alloc(). */
     int (*finish)(struct blkimg *im);
+    /* Optional: what is wrong though every block has its place, of which there are so many; NULL: nothing. */
+    const char *(*flaw)(struct blkimg *im, uint64_t allocated);
 };
 
 struct blkimg { /* first in a format's node */
@@ -51,6 +53,8 @@ void blkimg_close(struct blk *b);
 int blkimg_rw(struct blk *b, const struct blk_io *io);
 void blkimg_map(struct blk *b, const struct blk_io *io, struct blk_map *ret);
 int blkimg_status(struct blk *b, uint64_t off, uint64_t len, struct blk_status *ret);
+/* Of formats with one file and nothing compressed. */
+int blkimg_check(struct blk *b, enum blk_fix fix, struct blk_check *ret, struct err *err);
 
 /* Does the file reach so far?  A fresh one reads as zeroes beyond its end. */
 bool blkimg_fits(const struct blkimg *im, const struct blk *file, uint64_t off, uint64_t n);

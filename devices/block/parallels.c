@@ -55,7 +55,13 @@ static int parallels_find(struct blkimg *im, uint64_t off, bool wait, struct blk
     return 0;
 }
 
-static const struct blkimg_ops parallels_ops = {.find = parallels_find};
+static const char *parallels_flaw(struct blkimg *im, uint64_t allocated)
+{
+    (void)allocated;
+    return container_of(im, struct parallels, im)->in_use ? "it was not closed properly" : NULL;
+}
+
+static const struct blkimg_ops parallels_ops = {.find = parallels_find, .flaw = parallels_flaw};
 
 static int parallels_open(struct blk *b, const struct blk_open_opts *o, struct err *err)
 {
@@ -115,6 +121,7 @@ const struct blk_driver parallels_driver = {
     .rw = blkimg_rw,
     .map = blkimg_map,
     .status = blkimg_status,
+    .check = blkimg_check,
     .info = parallels_info,
     .cluster = parallels_cluster,
 };

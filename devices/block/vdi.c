@@ -102,7 +102,12 @@ static int vdi_finish(struct blkimg *im)
     return blkimg_put(im, im->b.file, AT_ALLOCATED, n, sizeof(n));
 }
 
-static const struct blkimg_ops vdi_ops = {.find = vdi_find, .alloc = vdi_alloc, .finish = vdi_finish};
+static const char *vdi_flaw(struct blkimg *im, uint64_t allocated)
+{
+    return allocated == vdi_of(im)->allocated ? NULL : "the header says another number of blocks than the map has";
+}
+
+static const struct blkimg_ops vdi_ops = {.find = vdi_find, .alloc = vdi_alloc, .finish = vdi_finish, .flaw = vdi_flaw};
 
 static int vdi_open(struct blk *b, const struct blk_open_opts *o, struct err *err)
 {
@@ -234,6 +239,7 @@ const struct blk_driver vdi_driver = {
     .rw = blkimg_rw,
     .map = blkimg_map,
     .status = blkimg_status,
+    .check = blkimg_check,
     .info = vdi_info,
     .cluster = vdi_cluster,
     .create = vdi_create,

@@ -508,6 +508,7 @@ const struct blk_driver vhdx_driver = {
     .rw = blkimg_rw,
     .map = blkimg_map,
     .status = blkimg_status,
+    .check = blkimg_check,
     .info = vhdx_info,
     .cluster = vhdx_cluster,
     .create = vhdx_create,

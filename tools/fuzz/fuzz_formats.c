@@ -12,8 +12,9 @@
 enum {
     SECTOR = 512,
     PARTS = 256,
-    READ_MAX = 1 << 20, /* bytes of the disk's beginning that are read */
-    STEPS = 64,         /* of the walk through what lies where, and of reads across the disk */
+    CHECKED_MAX = 1 << 30, /* bytes of a disk that is checked */
+    READ_MAX = 1 << 20,    /* bytes of the disk's beginning that are read */
+    STEPS = 64,            /* of the walk through what lies where, and of reads across the disk */
 };
 
 static const char *const formats[] = {"vdi", "vhd", "vhdx", "vmdk", "parallels", "bochs", "luks"};
@@ -171,6 +172,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const struct blk_driver *drv;
     const struct blk_open_opts o = {.read_only = true, .keyless = true};
+    struct blk_check found;
     struct err err = {0};
     struct blk *b;
     json_t *info;
@@ -194,6 +196,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         json_decref(info);
         if (drv->status)
             walk(b);
+        if (drv->check && b->lim.size <= CHECKED_MAX && drv->check(b, BLK_FIX_NONE, &found, &err))
+            assert(err.code && err.msg[0]);
         read_all(b);
     }
     blk_close(b);

@@ -20,6 +20,20 @@ says 1 "No such file" info no.raw
 says 1 "the image's name is missing" info
 alike map -f raw --output=json a.raw
 says 63 "nothing that could be checked" check a.raw
+for format in vdi vhdx; do
+    ok convert -O $format a.raw c.$format
+    says 0 "No errors were found" check c.$format
+    says 1 "$format images are only read" check -r all c.$format
+done
+alike check --output=json c.vdi
+printf '\0\0\0\0\0\0\0\0' | dd of=c.vdi bs=1 seek=512 conv=notrunc status=none # two entries of the map
+says 2 "two blocks lie at" check c.vdi
+printf '\377\377\0\0' | dd of=c.vdi bs=1 seek=512 conv=notrunc status=none
+says 2 "beyond the file's end" check c.vdi
+! type qemu-img >/dev/null 2>&1 || ! qemu-img check -q c.vdi 2>judged || fail "qemu-img finds c.vdi whole"
+ok convert -O vdi a.raw c.vdi
+printf '\1' | dd of=c.vdi bs=1 seek=388 conv=notrunc status=none
+says 2 "another number of blocks" check c.vdi
 
 ok convert a.raw b.img
 same a.raw b.img
