@@ -245,6 +245,14 @@ free)
     while :; do sleep 100; done
     ;;
 panic) echo c >/proc/sysrq-trigger ;;
+splat)
+    echo '<1>BUG: unable to handle page fault for address: 0000000000000000' >/dev/kmsg
+    while :; do sleep 100; done
+    ;;
+gdb)
+    echo "GUEST banner $(sed -n 's/ . linux_banner$//p' /proc/kallsyms)"
+    while :; do :; done
+    ;;
 code) guest-exit 7 ;;
 wait) echo "GUEST waits"; while :; do sleep 100; done ;;
 esac

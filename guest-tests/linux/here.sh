@@ -540,6 +540,45 @@ on_huge_pages()
 scenario_memory_hugetlb() { on_huge_pages 2048 140 256; }
 scenario_memory_hugetlb_1g() { on_huge_pages 1048576 1 1024; }
 scenario_panic_ends_with_126() { guest 126 panic; }
+
+# bundled OPTION…: a panic, the bundle's summary begins with what happened and where; log and back-traces say so, too.
+bundled()
+{
+    local dir=$scratch/bundle
+    rm -rf "$dir"
+    guest 126 panic -c 2 --bundle "$dir" "$@" || return
+    grep -q '^panic in sysrq_handle_crash: Kernel panic' "$dir/summary" ||
+        { why "the summary begins with: $(head -n1 "$dir/summary")"; return; }
+    grep -q 'Trigger a crash' "$dir/kernel.log" || { why 'the log is not whole'; return; }
+    grep -q '^  sysrq_handle_crash+' "$dir/cpus" || why 'no back-trace leads there'
+}
+scenario_panic_leaves_a_bundle()
+{
+    bundled --core || return
+    gdb -nx -batch -ex 'thread 2' -ex 'x/i $pc' "$(cat "$work/kernel.vmlinux")" "$scratch/bundle/vmcore" >"$out" 2>&1
+    says '^=> 0x'
+}
+scenario_panic_that_reboots_leaves_a_bundle() { bundled -a 'panic=-1 module_blacklist=pvpanic_mmio'; }
+scenario_splat_ends_with_126() { guest 126 splat --fail-on oops && says 'kernel says: BUG: unable to handle page fault'; }
+
+# asked COMMAND…: gdb at the guest; what it prints is in $scratch/said.
+asked()
+{
+    local words=()
+    for word; do words+=(-ex "$word"); done
+    timeout 100 gdb -nx -batch -ex "target remote $scratch/gdb" "${words[@]}" >"$scratch/said" 2>&1
+    grep -q 'CPU 1, ' "$scratch/said" || why "gdb says: $(tail -n1 "$scratch/said")"
+}
+scenario_gdb_looks_and_leaves()
+{
+    local banner
+    started gdb -c 2 --gdb "unix:$scratch/gdb" || return
+    banner=$(sed -n 's/.*GUEST banner \([0-9a-f]*\).*/\1/p' "$out")
+    asked 'info threads' "x/s 0x$banner" 'set $was = $pc' 'stepi 3' 'p $pc != $was' 'p $cr3 != 0' detach || return
+    grep -q 'Linux version' "$scratch/said" || { why 'gdb cannot read memory'; return; }
+    [[ $(grep -c ' = 1$' "$scratch/said") == 2 ]] || { why 'gdb steps nowhere'; return; }
+    asked 'info threads' kill && ended 130
+}
 scenario_exit_port_sets_the_code() { guest 7 code; }
 
 # tests WANTED-CODE OPTION… -- COMMAND…: one run of bothy test; its streams are in $out and $scratch/err.

@@ -21,8 +21,8 @@ struct bundle {
     bool has_kernel, has_symbols;
     struct printk_reader reader;
     FILE *log;
-    struct splat_watch splats;
-    const char *log_error; /* why there is no log; NULL: there is */
+    struct splat_watch fatal, any; /* the first that kernels seldom survive; the first of all */
+    const char *log_error;         /* why there is no log; NULL: there is */
 };
 
 static int open_file(const struct bundle *b, const char *name, FILE **ret, struct err *err)
@@ -64,7 +64,8 @@ static void put_record(struct printk_reader *r, const struct printk_record *rec)
     for (char *rest = rec->text, *line; (line = strsep(&rest, "\n"));) {
         fprintf(b->log, "[%5llu.%06llu] %s\n", (unsigned long long)(rec->ns / 1000000000),
                 (unsigned long long)(rec->ns / 1000 % 1000000), line);
-        splat_line(&b->splats, line);
+        splat_line(&b->fatal, line);
+        splat_line(&b->any, line);
     }
 }
 
@@ -170,7 +171,7 @@ static int put_core(const struct bundle *b, struct err *err)
 /* The CPU's place names what the log does not. */
 static void first_line(const struct bundle *b, const struct bundle_opts *o, char *ret, size_t n)
 {
-    const struct splat_watch *s = &b->splats;
+    const struct splat_watch *s = b->fatal.seen & b->fatal.wanted ? &b->fatal : &b->any;
     const char *what = b->status.crash ? b->status.crash : o->what ? o->what : "the guest says that it crashed";
     char name[600];
 
@@ -231,9 +232,10 @@ static int write_all(struct bundle *b, const struct bundle_opts *o, char *line, 
 
 int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, size_t n, struct err *err)
 {
-    struct bundle b = {.machine = m, .dir = -1, .splats.wanted = UINT32_MAX};
+    struct bundle b = {.machine = m, .dir = -1, .any.wanted = UINT32_MAX};
     int rc = 0;
 
+    b.fatal.wanted = 1u << SPLAT_PANIC | 1u << SPLAT_OOPS | 1u << SPLAT_BUG | 1u << SPLAT_LOCKUP;
     if (mkdir(o->dir, 0700) && errno != EEXIST)
         return err_file(err, errno, "bundle", o->dir);
     b.dir = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
