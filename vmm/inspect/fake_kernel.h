@@ -135,9 +135,10 @@ static inline struct gmem *fake_kernel_create(void)
     fake_put32(m, FAKE_RING + 40, FAKE_SIZE_BITS);
     fake_put64(m, FAKE_RING + 48, FAKE_IMAGE + FAKE_DATA);
     for (uint64_t id = 0; id < 11; id++) {
-        char text[64];
+        char text[64] = ""; /* as one of them has none */
 
-        snprintf(text, sizeof(text), id == 7 ? "" : "record %llu\twith\x1b text", (unsigned long long)id);
+        if (id != 7)
+            snprintf(text, sizeof(text), "record %llu\twith\x1b text", (unsigned long long)id);
         fake_record(m, id, &pos, text);
     }
     fake_put64(m, FAKE_RING + 24, 2ull << 62 | 10); /* head; the tail is behind what was overwritten */
