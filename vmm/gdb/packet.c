@@ -59,12 +59,12 @@ enum gdb_token gdb_input_byte(struct gdb_input *in, uint8_t c)
     case GDB_SUM_HIGH:
         in->state = GDB_SUM_LOW;
         in->bad |= digit < 0;
-        in->sent = (uint8_t)(digit << 4);
+        in->sent = (uint8_t)((unsigned)digit << 4);
         return GDB_MORE;
     case GDB_SUM_LOW:
         in->state = GDB_OUTSIDE;
         in->payload[in->n] = 0;
-        in->bad |= digit < 0 || (in->sent | digit) != in->sum;
+        in->bad |= digit < 0 || (in->sent | (unsigned)digit) != in->sum;
         return in->bad ? GDB_BAD_PACKET : GDB_PACKET;
     }
     return GDB_MORE;

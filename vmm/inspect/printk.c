@@ -5,8 +5,9 @@
 
 #include "vmm/base/cleanup.h"
 
-/* Kernels are built for rings of up to 2^25 bytes, and have a descriptor for each 32 of them. */
-enum { SIZE_BITS_MAX = 28, COUNT_BITS_MAX = 23, STRUCT_MAX = 256, TEXT_MAX = 65536 };
+/* A descriptor for each 32 bytes of a ring of up to log_buf_len=8M; more would take a guest's owner too long to read.
+ */
+enum { SIZE_BITS_MAX = 23, COUNT_BITS_MAX = 18, STRUCT_MAX = 256, TEXT_MAX = 65536 };
 enum { STATE_SHIFT = 62, STATE_COMMITTED = 1, STATE_FINALIZED = 2, ID_BYTES = 8 };
 
 /* Where things are in the kernel's structs. */
