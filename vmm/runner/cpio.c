@@ -15,7 +15,8 @@ void cpio_add(FILE *f, const char *name, uint32_t mode, const void *data, uint32
             (unsigned)strlen(name) + 1, 0, name);
     fputc(0, f);
     pad(f);
-    fwrite(data, 1, n, f);
+    if (n)
+        fwrite(data, 1, n, f);
     pad(f);
 }
 
