@@ -59,13 +59,13 @@ static void draw(struct many *m)
     struct progress *p = &m->progress;
 
     progress_clear(p);
+    progress_line(p, "%u of %u runs done, %u failed", m->done, m->runs, m->bad);
     list_for_each (l, &m->running) {
         const struct slot *s = container_of(l, struct slot, link);
 
         progress_line(p, "%-7s  %s  %u s", phases[s->phase], s->job.name,
                       (unsigned)((clock_now_ns() - s->start_ns) / NS_PER_SEC));
     }
-    progress_line(p, "%u of %u runs done, %u failed", m->done, m->runs, m->bad);
 }
 
 static void tick(struct timer *t)

@@ -15,7 +15,7 @@ void progress_init(struct progress *p)
 
 void progress_clear(struct progress *p)
 {
-    struct winsize size;
+    struct winsize size = {.ws_row = 24, .ws_col = 80};
 
     if (!p->live)
         return;
@@ -23,7 +23,9 @@ void progress_clear(struct progress *p)
         fprintf(stderr, "\033[%uA\033[J", p->drawn); /* up, and clear to the end */
     fflush(stderr);
     p->drawn = 0;
-    p->width = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) || size.ws_col < 2 ? 79 : size.ws_col - 1u;
+    ioctl(STDERR_FILENO, TIOCGWINSZ, &size);
+    p->width = size.ws_col > 1 ? size.ws_col - 1u : 79;
+    p->height = size.ws_row > 1 ? size.ws_row - 1u : 23;
 }
 
 void progress_line(struct progress *p, const char *fmt, ...)
@@ -31,7 +33,7 @@ void progress_line(struct progress *p, const char *fmt, ...)
     char line[512];
     va_list ap;
 
-    if (!p->live)
+    if (!p->live || p->drawn == p->height)
         return;
     va_start(ap, fmt);
     vsnprintf(line, sizeof(line), fmt, ap);
