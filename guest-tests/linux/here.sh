@@ -633,6 +633,49 @@ scenario_test_at_a_terminal()
     script -qec "stty rows 31 cols 97; '$bothy' test -k '$kernel' -- sh -c 'stty size; tty; exit 5'" /dev/null <<<'' >"$out" && why 'no code' && return 1
     says '^31 97' && says '^/dev/pts/'
 }
+scenario_test_matrix_in_junit()
+{
+    local xml=$scratch/report.xml
+    tests 1 -j2 --matrix "kernel=$(cat "$work/kernel.cloud"),$(cat "$work/kernel.full")" --matrix cpus=1,2 --format junit --report "$xml" -- \
+        sh -c 'echo 1..2; echo ok 1 - speaks; [ $(nproc) = 1 ] && echo ok 2 - alone || echo "not ok 2 - alone"' || return
+    python3 - "$xml" >"$out" <<'EOF'
+import sys
+import xml.etree.ElementTree as E
+t = E.parse(sys.argv[1]).getroot()
+print(len(t.findall('testsuite')), 'suites', *(t.get(k) for k in ('tests', 'failures', 'errors')))
+print('failed', *sorted(c.get('classname').rsplit(' ', 1)[1] + '.' + c.get('name') for c in t.iter('testcase') if len(c)))
+print(len({p.get('value') for p in t.iter('property') if p.get('name') == 'kernel'}), 'kernels')
+EOF
+    says '^4 suites 8 2 0$' && says '^failed cpus=2.alone cpus=2.alone$' && says '^2 kernels$'
+}
+scenario_test_retry_until_it_passes()
+{
+    mkdir "$scratch/state"
+    tests 0 --retry 2 -s "$scratch/state:state,rw" --format json -- \
+        sh -c 'mount -t virtiofs state /mnt && echo once more >>/mnt/tries && [ $(wc -l </mnt/tries) = 2 ]' || return
+    says '"tries": 2' && says '"outcome": "pass"' && complains '^again .*ended with code 1'
+}
+scenario_test_matrix_goes_on_after_a_crash()
+{
+    printf '# as a file\nappend=, die\n' >"$scratch/matrix"
+    tests 126 --matrix "$scratch/matrix" --format tap -- \
+        sh -c 'grep -q " die" /proc/cmdline || exit 0; echo last words; echo c >/proc/sysrq-trigger; sleep 1000' &&
+        says '^ok 1 - append=$' && says '^not ok 2 - append=die # ERROR .*panic' && says '^# last words$' && says '^# .*sysrq triggered crash'
+}
+scenario_test_kselftest()
+{
+    mkdir "$scratch/kst"
+    printf 'net:tls\ntimers:posix_timers\ntimers:nanosleep\n' >"$scratch/kst/kselftest-list.txt"
+    cat >"$scratch/kst/run_kselftest.sh" <<'EOF'
+#!/bin/sh
+[ "$*" = "-t timers:posix_timers -t timers:nanosleep" ] || exit 9
+printf 'TAP version 13\n1..2\n# TAP version 13\n# 1..2\n# ok 1 itimer\n# not ok 2 timer\n'
+printf 'not ok 1 selftests: timers: posix_timers # exit=1\nok 2 selftests: timers: nanosleep # SKIP\n'
+EOF
+    chmod +x "$scratch/kst/run_kselftest.sh"
+    tests 1 --kselftest "$scratch/kst:timers" && says '^# ok 1 itimer$' && complains '3 tests: 1 passed, 1 skipped, 1 failed$' &&
+        complains 'fail  selftests: timers: posix_timers: timer$'
+}
 
 passed=0 failed=0
 report() # NAME CODE SECONDS
