@@ -602,9 +602,16 @@ scenario_test_carries_streams_user_and_code()
 scenario_test_command_killed() { tests 139 --machine mmio -- sh -c 'kill -SEGV $$' && complains 'signal 11'; }
 scenario_test_command_silent()
 {
-    tests 124 --silence-timeout 3 -- sh -c 'echo begun; (sleep 1000 &); sleep 1000' </dev/null && says '^begun$' && complains 'timeout'
+    tests 124 --silence-timeout 3 --bundle "$scratch/hung" -- sh -c 'echo begun; (sleep 1000 &); sleep 1000' </dev/null &&
+        says '^begun$' && complains 'timeout: not a byte of output after 3 s; see .*/hung' || return
+    grep -q '^CPU 0' "$scratch/hung/summary" || why "the summary is $(cat "$scratch/hung/summary")"
 }
-scenario_test_panic_is_a_crash() { tests 126 -- sh -c 'echo c >/proc/sysrq-trigger' && complains 'crash: .*sysrq triggered crash'; }
+scenario_test_panic_is_a_crash()
+{
+    tests 126 --bundle "$scratch/died" -- sh -c 'echo c >/proc/sysrq-trigger' &&
+        complains 'crash: .*sysrq triggered crash; see .*/died' || return
+    head -n1 "$scratch/died/summary" | grep -q sysrq_handle_crash || why "the summary begins with $(head -n1 "$scratch/died/summary")"
+}
 scenario_test_guest_powers_off() { tests 126 -- busybox poweroff -f && complains 'before its command ended'; }
 scenario_test_leaves_files_as_they_were()
 {

@@ -201,7 +201,9 @@ static int put_summary(const struct bundle *b, const struct bundle_opts *o, cons
     fprintf(f, "Log: %s\n", b->log_error ? b->log_error : "kernel.log");
     if (b->has_kernel && !b->has_symbols)
         fprintf(f, "Symbols: this kernel does not tell where they are (before 6.0, or without kallsyms)\n");
-    fprintf(f, "Again: bothy run --config config.json\n");
+    /* A descriptor of ours no other process can have. */
+    if (!c->initrds.n || strncmp(c->initrds.v[c->initrds.n - 1], "/proc/self/", 11) != 0)
+        fprintf(f, "Again: bothy run --config config.json\n");
     if (o->core)
         fprintf(f, "Core: crash vmlinux vmcore, or gdb vmlinux vmcore%s\n",
                 b->kernel.kaslr ? ", then symbol-file -o OFFSET vmlinux with the offset above" : "");

@@ -12,6 +12,7 @@
 #include "vmm/base/log.h"
 #include "vmm/bundle/bundle.h"
 #include "vmm/cli/cli.h"
+#include "vmm/cli/crash_opts.h"
 #include "vmm/control/control.h"
 #include "vmm/gdb/server.h"
 #include "vmm/machine/machine.h"
@@ -19,8 +20,8 @@
 struct run_opts {
     struct config c;
     char *config, *dump_dtb;
-    bool dry_run, core;
-    char *bundle, *fail_on;
+    bool dry_run;
+    struct crash_opts crash;
     uint32_t log_level;
 };
 
@@ -30,14 +31,7 @@ static const struct opt run_options[] = {
     O_BOOL(struct run_opts, dry_run, "dry-run", "off", "print the whole machine as JSON and run nothing"),
     O_STR(struct run_opts, dump_dtb, "dump-dtb", NULL, "write the mmio machine's device tree and run nothing",
           .arg = "FILE"),
-    O_STR(struct run_opts, bundle, "bundle", NULL, "when the guest crashes, write there what is known of it",
-          .arg = "DIR"),
-    O_BOOL(struct run_opts, core, "core", "off", "in the bundle, the guest's memory as an ELF core, too"),
-    O_STR(struct run_opts, fail_on, "fail-on", NULL,
-          "end the guest as crashed when its kernel's log has one of these: panic, oops, bug, warn, kasan, ubsan, "
-          "lockdep, "
-          "lockup, hung, rcu, or all; panic with --bundle",
-          .arg = "KIND,..."),
+    CRASH_OPTIONS(struct run_opts, crash.),
     O_ENUM(struct run_opts, log_level, "log-level", "warn", log_level_words, "how much bothy says on standard error"),
     O_END,
 };
@@ -164,6 +158,7 @@ struct signals {
     struct watch watch;
     struct machine *machine;
     bool asked; /* the guest has been told to power off */
+    bool ended; /* by SIGQUIT, as if it had crashed */
 };
 
 static void signal_arrived(struct watch *w, uint32_t revents)
@@ -174,11 +169,16 @@ static void signal_arrived(struct watch *w, uint32_t revents)
     (void)revents;
     if (read(w->fd, &si, sizeof(si)) != sizeof(si))
         return;
+    if (si.ssi_signo == SIGQUIT) {
+        s->ended = true;
+        machine_request(s->machine, REQ_CRASHED, 0);
+        return;
+    }
     machine_request(s->machine, si.ssi_signo == SIGINT || s->asked ? REQ_QUIT : REQ_BUTTON, 0);
     s->asked = true;
 }
 
-static int run_machine(struct machine *m, struct err *err)
+static int run_machine(struct machine *m, bool *ended, struct err *err)
 {
     struct signals s = {.machine = m, .watch = {.lane = &s.lane, .events = EPOLLIN, .ready = signal_arrived}};
     sigset_t set;
@@ -188,6 +188,7 @@ static int run_machine(struct machine *m, struct err *err)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGQUIT);
     fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
         return err_set(err, errno, "signalfd: %s", strerror(errno));
@@ -201,6 +202,7 @@ static int run_machine(struct machine *m, struct err *err)
     watch_del(&s.watch);
     lane_unlock(&s.lane);
     lane_fini(&s.lane);
+    *ended = s.ended;
     return code;
 }
 
@@ -213,30 +215,14 @@ static void block_signals(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGQUIT);
     sigaddset(&set, SIGPIPE);
     sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
-/* What to look for in the kernel's log; 0: nothing, and nobody looks. */
-static int fail_kinds(const struct run_opts *o, uint32_t *ret, struct err *err)
+static void put_bundle(struct machine *m, const struct crash_opts *o, bool ended)
 {
-    char bad[32];
-
-    *ret = o->bundle ? 1u << SPLAT_PANIC : 0;
-    if (o->core && !o->bundle)
-        return err_set(err, EINVAL, "--core is a file of the bundle's; give --bundle DIR, too");
-    if (o->fail_on && splat_kinds(o->fail_on, ret, bad, sizeof(bad)) < 0) {
-        const char *near = nearest_word(bad, splat_names);
-
-        return err_set(err, EINVAL, "--fail-on: unknown kind \"%s\"%s%s", bad, near ? "; did you mean " : "",
-                       near ? near : "; --help lists them");
-    }
-    return 0;
-}
-
-static void put_bundle(struct machine *m, const struct run_opts *o)
-{
-    const struct bundle_opts bundle = {.dir = o->bundle, .core = o->core};
+    const struct bundle_opts bundle = {.dir = o->bundle, .what = ended ? "ended by SIGQUIT" : NULL, .core = o->core};
     struct err err;
     char line[512];
 
@@ -253,11 +239,12 @@ static int run_config(const struct run_opts *o, struct err *err)
     struct log_watch *watch = NULL;
     struct gdb *gdb = NULL;
     struct machine *m;
+    bool ended = false;
     uint32_t kinds;
     int r;
 
     block_signals();
-    if ((r = fail_kinds(o, &kinds, err)) < 0 || (r = machine_create(c, &m, err)) < 0)
+    if ((r = crash_opts_check(&o->crash, &kinds, err)) < 0 || (r = machine_create(c, &m, err)) < 0)
         return r;
     if (kinds)
         log_watch_create(m, kinds, &watch);
@@ -266,9 +253,9 @@ static int run_config(const struct run_opts *o, struct err *err)
     if (r >= 0 && c->gdb)
         r = gdb_open(m, c->gdb, &gdb, err);
     if (r >= 0)
-        r = run_machine(m, err);
-    if (r == EXIT_CRASHED && o->bundle)
-        put_bundle(m, o);
+        r = run_machine(m, &ended, err);
+    if (r == EXIT_CRASHED && o->crash.bundle)
+        put_bundle(m, &o->crash, ended);
     gdb_close(gdb, r);
     log_watch_destroy(watch);
     control_close(control);
@@ -319,7 +306,8 @@ const struct cli_verb verb_run = {
     .summary = "boot a guest",
     .text = "Boots a kernel under KVM with its console on the terminal.  Ctrl-] q quits, Ctrl-] ? lists what else "
             "there is.\n\n"
-            "SIGTERM presses the guest's power button; a second one ends it at once, as SIGINT does.",
+            "SIGTERM presses the guest's power button; a second one ends it at once, as SIGINT does.  SIGQUIT ends it "
+            "as if it had crashed, with its bundle.",
     .opts = run_options,
     .size = sizeof(struct run_opts),
     .run = run_verb,

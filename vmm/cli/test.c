@@ -42,6 +42,7 @@ static const struct opt test_options[] = {
     O_U32(struct test_opts, silence_timeout, "silence-timeout", "0", 0, SECONDS_MAX,
           "seconds that the command may be silent, and the kernel's log with it; 0: no limit"),
     O_STR(struct test_opts, log, "log", NULL, "write the kernel's log there", .arg = "FILE"),
+    CRASH_OPTIONS(struct test_opts, crash.),
     CONFIG_OPTIONS(struct test_opts, c.),
     O_ENUM(struct test_opts, log_level, "log-level", "warn", log_level_words, "how much bothy says on standard error"),
     O_END,
@@ -118,6 +119,20 @@ static int set_options(struct test_job *j, const struct test_plan *p, unsigned r
     return choose_kernel(o, err);
 }
 
+/* A folder of its own below --bundle, where there are several runs. */
+static char *bundle_of(const struct test_job *j, const struct test_plan *p)
+{
+    char *name cleanup_free = xstrdup(j->name), *ret;
+
+    if (!p->matrix.naxes)
+        return xstrdup(j->o.crash.bundle);
+    for (char *c = name; (c = strchr(c, '/'));)
+        *c = '_';
+    if (asprintf(&ret, "%s/%s", j->o.crash.bundle, name) < 0)
+        abort();
+    return ret;
+}
+
 int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, struct err *err)
 {
     struct test_opts *o = &j->o;
@@ -126,6 +141,8 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
     j->name = matrix_name(&p->matrix, run);
     if (!j->name)
         j->name = xstrdup(o->kunit ? "kunit" : p->command[0]);
+    if (o->crash.bundle)
+        j->bundle = bundle_of(j, p);
     j->spec = (struct test_spec){
         .name = j->name,
         .config = &o->c,
@@ -140,6 +157,9 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
         .boot_ns = o->boot_timeout * NS_PER_SEC,
         .silence_ns = o->silence_timeout * NS_PER_SEC,
         .total_ns = o->timeout * NS_PER_SEC,
+        .bundle = j->bundle,
+        .fail_on = o->crash.fail_on,
+        .core = o->crash.core,
         .kernel_only = o->kunit,
     };
     return r;
@@ -150,6 +170,7 @@ void test_job_fini(struct test_job *j)
     config_fini(&j->o.c);
     opts_clear(test_options, &j->o);
     free(j->name);
+    free(j->bundle);
 }
 
 static void fact_words(struct report_run *run, const char *name, char *const *words, size_t n)
@@ -256,6 +277,16 @@ static int open_report(const struct test_opts *o, FILE **ret, struct err *err)
     return *ret ? 0 : err_file(err, errno, "report", o->report);
 }
 
+/* The machines write there; that it can be made is better known before they start. */
+static int make_bundles(const struct crash_opts *o, struct err *err)
+{
+    int r = crash_opts_check(o, NULL, err);
+
+    if (r >= 0 && o->bundle && mkdir(o->bundle, 0700) && errno != EEXIST)
+        r = err_file(err, errno, "bundle", o->bundle);
+    return r;
+}
+
 static int make_plan(struct test_plan *p, struct err *err)
 {
     const struct test_opts *o = p->opts;
@@ -263,6 +294,8 @@ static int make_plan(struct test_plan *p, struct err *err)
     FILE *f;
     int r;
 
+    if ((r = make_bundles(&o->crash, err)) < 0)
+        return r;
     for (size_t i = 0; i < o->matrix.n; i++)
         if ((r = matrix_add_word(&p->matrix, config_opts, o->matrix.v[i], err)) < 0)
             return r;

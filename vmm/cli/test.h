@@ -1,6 +1,7 @@
 /* What the parts of `bothy test` share: its options, and one run of what they ask for. */
 #pragma once
 #include "vmm/cli/cli.h"
+#include "vmm/cli/crash_opts.h"
 #include "vmm/machine/config.h"
 #include "vmm/report/report.h"
 #include "vmm/runner/matrix.h"
@@ -9,6 +10,7 @@ struct test_opts {
     struct config c;
     char *root, *modules, *cwd, *user, *log, *report, *kselftest, *kunit;
     struct opt_list matrix;
+    struct crash_opts crash;
     bool root_is_disk, shell;
     uint32_t boot_timeout, silence_timeout, timeout, all_timeout, jobs, retry, format, log_level;
 };
@@ -25,7 +27,7 @@ struct test_plan {
 struct test_job {
     struct test_opts o;
     struct test_spec spec;
-    char *name;
+    char *name, *bundle;
 };
 /* `run` is one of the matrix'. */
 int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, struct err *err) must_check;

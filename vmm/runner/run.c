@@ -36,6 +36,8 @@ const char *const test_outcome_words[] = {
 enum {
     CHUNK = 65536,
     QUIT_S = 5, /* what an orderly end may take before it becomes another */
+    BUNDLE_S = 60,
+    MACHINE_WORDS = 12,
     /* The child's descriptors. */
     FD_CONFIG = 3,
     FD_INITRD,
@@ -111,8 +113,8 @@ __attribute__((format(printf, 4, 5))) static void decide(struct test_child *c, e
     va_end(ap);
 }
 
-/* Ends the machine, in order if it does so soon. */
-static void quit(struct test_child *c)
+/* Ends the machine, in order if it does so soon; SIGQUIT leaves a bundle. */
+static void quit(struct test_child *c, int sig)
 {
     if (c->phase == TEST_ENDING || c->phase == TEST_OVER)
         return;
@@ -121,8 +123,8 @@ static void quit(struct test_child *c)
     timer_disarm(&c->silence);
     timer_disarm(&c->total);
     if (c->pid)
-        kill(c->pid, SIGINT);
-    timer_arm(&c->quit, now(c) + QUIT_S * NS_PER_SEC);
+        kill(c->pid, sig);
+    timer_arm(&c->quit, now(c) + (c->spec->bundle ? BUNDLE_S : QUIT_S) * NS_PER_SEC);
 }
 
 static void quit_late(struct timer *t)
@@ -136,7 +138,7 @@ static void quit_late(struct timer *t)
 static void out_of_time(struct test_child *c, uint64_t limit_ns, const char *what)
 {
     decide(c, TEST_TIMEOUT, EXIT_TIMEOUT, "%s after %llu s", what, (unsigned long long)(limit_ns / NS_PER_SEC));
-    quit(c);
+    quit(c, c->spec->bundle ? SIGQUIT : SIGINT);
 }
 
 static void boot_late(struct timer *t)
@@ -172,7 +174,7 @@ static void quit_when_complete(struct test_child *c)
     const uint64_t *bytes = c->run->result.bytes;
 
     if (c->said_end && bytes[TEST_OUT] >= c->end.out && bytes[TEST_ERR] >= c->end.err)
-        quit(c);
+        quit(c, SIGINT);
 }
 
 static void guest_error(struct test_child *c, const struct said *s)
@@ -210,7 +212,7 @@ static void obey(struct test_child *c, const char *line)
         return;
     if (bad) {
         decide(c, TEST_ERROR, EXIT_BOTHY, "the guest's first process says what it never would");
-        quit(c);
+        quit(c, SIGINT);
     } else if (s.kind == SAID_READY) {
         c->command_ns = now(c);
         c->run->result.boot_ns = c->command_ns - c->start_ns;
@@ -222,7 +224,7 @@ static void obey(struct test_child *c, const char *line)
             test_run_input(c->run, NULL, 0);
     } else if (s.kind == SAID_ERROR) {
         guest_error(c, &s);
-        quit(c);
+        quit(c, SIGINT);
     } else {
         command_ended(c, &s);
     }
@@ -412,6 +414,21 @@ static void judge(struct test_child *c)
     }
 }
 
+/* The machine's last words name the place of the crash, and the bundle. */
+static void tell_of_bundle(struct test_child *c)
+{
+    struct test_result *res = &c->run->result;
+    const char *words = strstr(c->complained, ": "), *see = strstr(c->complained, "; see ");
+    size_t n = strlen(res->why);
+
+    if (!c->spec->bundle || !words || !see || !WIFEXITED(c->status) || WEXITSTATUS(c->status) != EXIT_CRASHED)
+        return;
+    if (res->outcome == TEST_CRASH)
+        snprintf(res->why, sizeof(res->why), "%s", words + 2);
+    else
+        snprintf(res->why + n, sizeof(res->why) - n, "%s", see);
+}
+
 /* What came by the serial port and is not in the log already becomes its end. */
 static void add_serial(struct test_child *c)
 {
@@ -467,7 +484,8 @@ static void end_when_over(struct test_child *c)
     if (!streams_over(c))
         return;
     judge(c);
-    quit(c);
+    tell_of_bundle(c);
+    quit(c, SIGINT);
     timer_disarm(&c->quit);
     r->result.all_ns = now(c) - c->start_ns;
     enter_phase(c, TEST_OVER);
@@ -532,7 +550,7 @@ void test_run_resize(struct test_run *r, uint16_t cols, uint16_t rows)
 void test_run_stop(struct test_run *r, const char *why)
 {
     decide(r->child, TEST_STOPPED, EXIT_INTERRUPTED, "%s", why);
-    quit(r->child);
+    quit(r->child, SIGINT);
 }
 
 pid_t test_run_pid(const struct test_run *r)
@@ -540,11 +558,11 @@ pid_t test_run_pid(const struct test_run *r)
     return r->child->pid;
 }
 
-/* Before the user's, which then have the last word. */
-static int add_words(struct config *c, struct err *err)
+#define WORDS(panic) "console=ttyS0 quiet panic=" #panic " log_buf_len=1M rdinit=/" INIT_PROGRAM
+/* Before the user's, which then have the last word.  A kernel that panics is soon gone, but not sooner than seen. */
+static int add_words(const struct test_spec *s, struct config *c, struct err *err)
 {
-    int r =
-        opts_set(config_opts, c, "append", "console=ttyS0 quiet panic=-1 log_buf_len=1M rdinit=/" INIT_PROGRAM, err);
+    int r = opts_set(config_opts, c, "append", s->bundle ? WORDS(5) : WORDS(-1), err);
     char *ours;
 
     if (r < 0)
@@ -587,7 +605,7 @@ static int complete_config(const struct test_spec *s, struct err *err)
     if (!c->nets.n && (r = opts_set(config_opts, c, "net", "none", err)) < 0)
         return r;
     c->reboot = false;
-    return add_words(c, err);
+    return add_words(s, c, err);
 }
 
 static int write_config(const struct config *c, int *ret, struct err *err)
@@ -610,13 +628,34 @@ static int write_config(const struct config *c, int *ret, struct err *err)
     return 0;
 }
 
-/* In the child, between fork and exec. */
-__attribute__((noreturn)) static void become_machine(const int fds[FD_END], int complaint, pid_t parent)
+static void machine_words(const struct test_spec *s, const char *argv[MACHINE_WORDS])
 {
-    char *const argv[] = {"bothy", "run", "--config", "/proc/self/fd/3", NULL};
+    static const char *const first[] = {"bothy", "run", "--config", "/proc/self/fd/3"};
+    unsigned n = array_len(first);
+
+    static_assert(FD_CONFIG == 3, "the first words say so");
+    memcpy(argv, first, sizeof(first));
+    if (s->bundle) {
+        argv[n++] = "--bundle";
+        argv[n++] = s->bundle;
+    }
+    if (s->core)
+        argv[n++] = "--core";
+    if (s->fail_on) {
+        argv[n++] = "--fail-on";
+        argv[n++] = s->fail_on;
+    }
+    argv[n] = NULL;
+}
+
+/* In the child, between fork and exec. */
+__attribute__((noreturn)) static void become_machine(const struct test_spec *s, const int fds[FD_END], int complaint,
+                                                     pid_t parent)
+{
+    const char *argv[MACHINE_WORDS];
     int high[FD_END], null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-    static_assert(FD_CONFIG == 3, "argv says so");
+    machine_words(s, argv);
     complaint = fcntl(complaint, F_DUPFD_CLOEXEC, FD_END);
     for (int fd = FD_CONFIG; fd < FD_END; fd++)
         high[fd] = fcntl(fds[fd], F_DUPFD_CLOEXEC, FD_END);
@@ -628,7 +667,7 @@ __attribute__((noreturn)) static void become_machine(const int fds[FD_END], int 
     setpgid(0, 0); /* what the terminal's keys send is for us */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() == parent)
-        execv("/proc/self/exe", argv);
+        execv("/proc/self/exe", (char *const *)argv);
     dprintf(STDERR_FILENO, "bothy: /proc/self/exe: %s\n", strerror(errno));
     _exit(EXIT_BOTHY);
 }
@@ -694,7 +733,7 @@ static int start_child(struct test_child *c, int ours[FD_END + 1], int theirs[FD
     if (c->pid < 0)
         return err_set(err, errno, "start a process: %s", strerror(errno));
     if (!c->pid)
-        become_machine(theirs, theirs[FD_END], self);
+        become_machine(c->spec, theirs, theirs[FD_END], self);
     pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
     if (pidfd < 0) {
         int e = errno;

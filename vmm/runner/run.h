@@ -48,6 +48,9 @@ struct test_spec {
     bool stdin_open; /* test_run_input() will be called; else it finds an end of file */
     /* The kernel is what is run: it says all on the serial port, of which output() takes everything, and that it ends
      * the machine before the command starts is all right. */
+    const char *bundle;  /* a directory for what is known when the guest dies or runs out of time; NULL: none */
+    const char *fail_on; /* what of the kernel's log is a crash: see bothy run; NULL: a panic, if there is a bundle */
+    bool core;           /* with the guest's memory */
     bool kernel_only;
 };
 

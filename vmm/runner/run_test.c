@@ -1,6 +1,7 @@
 /* Runs whose machine is this program again, which plays a guest of the kind that the environment names. */
 #include "vmm/runner/run.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -109,6 +110,39 @@ static void guest_mute(void)
     wait_for_the_end();
 }
 
+/* What the machine was told after its configuration becomes its last words. */
+static void leave_bundle(int sig)
+{
+    char words[4096];
+    int fd = open("/proc/self/cmdline", O_RDONLY);
+    ssize_t n = read(fd, words, sizeof(words) - 1);
+
+    for (ssize_t i = 0; i < n; i++)
+        if (!words[i])
+            words[i] = ' ';
+    words[n] = 0;
+    dprintf(STDERR_FILENO, "bothy run: place %d%s; see there\n", sig, strstr(words, " --bundle"));
+    _exit(EXIT_CRASHED);
+}
+static void guest_hangs(void)
+{
+    sigset_t quit;
+    int sig;
+
+    sigemptyset(&quit);
+    sigaddset(&quit, SIGQUIT);
+    sigprocmask(SIG_BLOCK, &quit, NULL);
+    say(CONTROL, "ready\n");
+    sigwait(&quit, &sig);
+    leave_bundle(sig);
+}
+static void guest_crashes(void)
+{
+    say(CONTROL, "ready\n");
+    say(LOG, "Kernel panic - not syncing: because\n");
+    leave_bundle(0);
+}
+
 static const struct {
     const char *name;
     void (*play)(void);
@@ -117,7 +151,7 @@ static const struct {
     {"silent", guest_silent},     {"stubborn", guest_stubborn},     {"error", guest_error},
     {"no ports", guest_no_ports}, {"nonsense", guest_nonsense},     {"panic", guest_panic},
     {"off", guest_powers_off},    {"no start", guest_cannot_start}, {"dies", guest_dies},
-    {"mute", guest_mute},
+    {"mute", guest_mute},         {"hangs", guest_hangs},           {"crashes", guest_crashes},
 };
 
 static void play(void)
@@ -324,6 +358,30 @@ static void limits_of_time_end_it(void **state)
     }
 }
 
+static void what_dies_or_hangs_leaves_a_bundle(void **state)
+{
+    static const char *const plays[] = {"hangs", "crashes"},
+                             *const whys[] = {
+                                 "not a byte of output after 0 s; see there",
+                                 "place 0 --bundle dir --core --fail-on warn,oops ; see there",
+                             };
+
+    (void)state;
+    for (size_t i = 0; i < array_len(plays); i++) {
+        struct bench *b = bench(plays[i]);
+
+        b->spec.bundle = "dir";
+        b->spec.core = true;
+        b->spec.fail_on = "warn,oops";
+        b->spec.silence_ns = i ? 0 : NS_PER_SEC / 20;
+        start(b);
+        finish(b);
+        assert_int_equal(b->run.result.outcome, i ? TEST_CRASH : TEST_TIMEOUT);
+        assert_string_equal(b->run.result.why, whys[i]);
+        tear_down(b);
+    }
+}
+
 static void it_can_be_stopped_and_thrown_away(void **state)
 {
     struct bench *b = bench("silent");
@@ -366,6 +424,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_end_is_told_from_the_others),
         cmocka_unit_test(the_log_of_a_crash_has_the_serial_ports_end),
         cmocka_unit_test(limits_of_time_end_it),
+        cmocka_unit_test(what_dies_or_hangs_leaves_a_bundle),
         cmocka_unit_test(it_can_be_stopped_and_thrown_away),
         cmocka_unit_test(users_words_come_last),
     };
