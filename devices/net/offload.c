@@ -14,19 +14,21 @@ enum { TAGS_MAX = 2, EXTENSIONS_MAX = 8, CHUNK = 2048 };
 
 /* ---- Checksums. ---- */
 
-/* Never 0, which in UDP is none. */
-static void put_sum(uint8_t *at, uint64_t sum)
+enum { UDP_SUM = offsetof(struct udphdr, check) };
+
+/* In UDP never 0, which is none there [RFC 768]. */
+static void put_sum(uint8_t *transport, size_t offset, uint64_t sum)
 {
     uint16_t folded = csum_fold(sum);
 
-    put_be16(at, folded ? folded : 0xffff);
+    put_be16(transport + offset, !folded && offset == UDP_SUM ? 0xffff : folded);
 }
 
 void checksum_complete(struct net_frame *f, uint8_t *data)
 {
     size_t start = le16toh(f->hdr.csum_start);
 
-    put_sum(data + start + le16toh(f->hdr.csum_offset), csum_add(0, data + start, f->len - start));
+    put_sum(data + start, le16toh(f->hdr.csum_offset), csum_add(0, data + start, f->len - start));
     f->hdr = (struct virtio_net_hdr_v1){0};
 }
 
@@ -70,8 +72,8 @@ static const struct kind {
 } kinds[] = {
     {VIRTIO_NET_HDR_GSO_TCPV4, IPPROTO_TCP, offsetof(struct tcphdr, check)},
     {VIRTIO_NET_HDR_GSO_TCPV6, IPPROTO_TCP, offsetof(struct tcphdr, check)},
-    {VIRTIO_NET_HDR_GSO_UDP, IPPROTO_UDP, offsetof(struct udphdr, check)},
-    {VIRTIO_NET_HDR_GSO_UDP_L4, IPPROTO_UDP, offsetof(struct udphdr, check)},
+    {VIRTIO_NET_HDR_GSO_UDP, IPPROTO_UDP, UDP_SUM},
+    {VIRTIO_NET_HDR_GSO_UDP_L4, IPPROTO_UDP, UDP_SUM},
 };
 
 static const struct kind *kind_of(uint8_t gso)
@@ -206,10 +208,10 @@ static uint64_t sum_payload(const struct packet *p, const struct net_frame *f)
 
 static void put_checksum(const struct packet *p, uint8_t *transport, uint64_t sum)
 {
-    uint8_t *at = transport + kind_of(p->gso)->checksum;
+    unsigned offset = kind_of(p->gso)->checksum;
 
-    put_be16(at, 0);
-    put_sum(at, csum_add(sum, transport, p->payload - p->transport));
+    put_be16(transport + offset, 0);
+    put_sum(transport, offset, csum_add(sum, transport, p->payload - p->transport));
 }
 
 size_t packet_segment(const struct packet *p, const struct net_frame *f, unsigned i, uint32_t id, uint8_t *buf)

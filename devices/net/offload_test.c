@@ -2,6 +2,8 @@
 #include <linux/if_ether.h>
 #include <netinet/in.h>
 #include <netinet/ip.h>
+#include <netinet/tcp.h>
+#include <netinet/udp.h>
 
 #include "devices/net/offload.h"
 #include "devices/testing/netscript.h"
@@ -367,6 +369,25 @@ static void expect_fragments(const struct layout *l, unsigned size)
     }
 }
 
+static void a_sum_of_nothing_is_none_but_in_udp(void **s)
+{
+    static const struct {
+        size_t offset;
+        uint16_t want;
+    } cases[] = {{offsetof(struct tcphdr, check), 0}, {offsetof(struct udphdr, check), 0xffff}};
+
+    (void)s;
+    for (size_t i = 0; i < array_len(cases); i++) {
+        uint8_t data[ETH_HLEN + 40] = {[ETH_HLEN] = 0xff, [ETH_HLEN + 1] = 0xff};
+        struct net_frame f = {.len = sizeof(data)};
+
+        f.hdr.csum_start = htole16(ETH_HLEN);
+        f.hdr.csum_offset = htole16(cases[i].offset);
+        checksum_complete(&f, data);
+        assert_int_equal(get_be16(data + ETH_HLEN + cases[i].offset), cases[i].want);
+    }
+}
+
 static void datagrams_are_fragmented(void **s)
 {
     static const struct layout layouts[] = {
@@ -519,6 +540,7 @@ int main(void)
         cmocka_unit_test(the_largest_frame_is_cut),
         cmocka_unit_test(what_an_end_takes_passes_as_it_is),
         cmocka_unit_test(checksums_are_completed_for_who_takes_none),
+        cmocka_unit_test(a_sum_of_nothing_is_none_but_in_udp),
         cmocka_unit_test(datagrams_are_fragmented),
         cmocka_unit_test(a_frame_goes_on_where_there_was_no_room),
         cmocka_unit_test(large_frames_that_are_not_are_dropped),
