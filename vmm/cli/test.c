@@ -2,7 +2,9 @@
 #include "vmm/cli/test.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -215,6 +217,24 @@ void test_job_judge(const struct test_job *j, struct report_run *run)
     snprintf(run->result.why, sizeof(run->result.why),
              "the kernel's log has no KUnit results; it needs CONFIG_KUNIT=y and tests built in");
     report_settle(run);
+}
+
+int test_watch_signals(struct watch *w, struct lane *lane, void (*ready)(struct watch *w, uint32_t revents),
+                       struct err *err)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    *w = (struct watch){.lane = lane, .events = EPOLLIN, .ready = ready};
+    w->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (w->fd < 0)
+        return err_set(err, errno, "signalfd: %s", strerror(errno));
+    watch_add(w);
+    return 0;
 }
 
 static int run_one(const struct test_plan *p, struct report *report, struct err *err)

@@ -45,6 +45,9 @@ int test_one(struct test_job *j, int log, struct report_run *run, struct err *er
 /* All runs, as many at a time as they may be and as fit; fills the report. */
 int test_many(const struct test_plan *p, struct report *r, struct err *err) must_check;
 
+/* Has what would end the process arrive at *w, a signalfd, which is then the caller's to take away. */
+int test_watch_signals(struct watch *w, struct lane *lane, void (*ready)(struct watch *w, uint32_t revents),
+                       struct err *err) must_check;
 /* "DIR[:PATTERN]" as the command that runs an installed kselftest's tests; the caller's to free, with
  * test_words_free(). */
 int test_kselftest(const char *what, char ***ret, struct err *err) must_check;

@@ -278,23 +278,6 @@ static void signal_arrived(struct watch *w, uint32_t revents)
         stop_all(container_of(w, struct many, signals), TEST_STOPPED, strsignal((int)si.ssi_signo));
 }
 
-static int watch_signals(struct many *m, struct err *err)
-{
-    sigset_t set;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    m->signals = (struct watch){.lane = &m->lane, .events = EPOLLIN, .ready = signal_arrived};
-    m->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (m->signals.fd < 0)
-        return err_set(err, errno, "signalfd: %s", strerror(errno));
-    watch_add(&m->signals);
-    return 0;
-}
-
 /* Every run is asked for once before the first starts, so that what is wrong with any is told at once. */
 static int fill(struct many *m, struct err *err)
 {
@@ -370,7 +353,7 @@ int test_many(const struct test_plan *p, struct report *r, struct err *err)
     lane_lock(&m.lane);
     ret = fill(&m, err);
     if (ret >= 0)
-        ret = watch_signals(&m, err);
+        ret = test_watch_signals(&m.signals, &m.lane, signal_arrived, err);
     if (ret >= 0)
         run_all(&m);
     watch_del(&m.signals);

@@ -219,23 +219,6 @@ static void tell(const struct one *o, const struct report_run *run)
     }
 }
 
-static int watch_signals(struct one *o, struct err *err)
-{
-    sigset_t set;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    o->signals = (struct watch){.lane = &o->lane, .events = EPOLLIN, .ready = signal_arrived};
-    o->signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (o->signals.fd < 0)
-        return err_set(err, errno, "signalfd: %s", strerror(errno));
-    watch_add(&o->signals);
-    return 0;
-}
-
 /* What is in the background must not read its terminal. */
 static bool has_input(void)
 {
@@ -245,7 +228,7 @@ static bool has_input(void)
 static int start(struct one *o, struct err *err)
 {
     struct test_spec *s = o->spec;
-    int r = watch_signals(o, err);
+    int r = test_watch_signals(&o->signals, &o->lane, signal_arrived, err);
 
     s->stdin_open = has_input();
     s->tty = s->stdin_open && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && terminal_size(&s->cols, &s->rows);
