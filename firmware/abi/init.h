@@ -40,7 +40,6 @@ enum init_port { INIT_CONTROL, INIT_STDIN, INIT_STDOUT, INIT_STDERR, INIT_LOG, I
 enum init_order {
     ORDER_MODULE, /* its name; the N-th is in INIT_MODULE */
     ORDER_ROOT,   /* virtio-fs tag; none: the root is on the first disk */
-    ORDER_TMP,    /* a tmpfs on this path */
     ORDER_HOST,   /* name */
     ORDER_CLOCK,  /* seconds since 1970 */
     ORDER_UID,
@@ -54,7 +53,7 @@ enum init_order {
     ORDER_ENV,
     INIT_ORDERS_KINDS,
 };
-#define INIT_ORDER_NAMES                                                                                           \
-    {                                                                                                              \
-        "module", "root", "tmp", "host", "clock", "uid", "gid", "group", "cwd", "size", "net", "dns", "arg", "env" \
+#define INIT_ORDER_NAMES                                                                                    \
+    {                                                                                                       \
+        "module", "root", "host", "clock", "uid", "gid", "group", "cwd", "size", "net", "dns", "arg", "env" \
     }

@@ -60,9 +60,6 @@ static const char *take(struct orders *o, enum init_order kind, char *value)
     case ORDER_ROOT:
         o->root = value;
         return NULL;
-    case ORDER_TMP:
-        o->tmp = value;
-        return NULL;
     case ORDER_HOST:
         o->host = value;
         return NULL;

@@ -9,7 +9,7 @@
 struct orders {
     const char *modules[INIT_MODULES_MAX];
     unsigned nmodules;
-    const char *root, *tmp, *host, *cwd, *dns;
+    const char *root, *host, *cwd, *dns;
     uint64_t clock;
     uint32_t uid, gid, groups[INIT_GROUPS_MAX];
     unsigned ngroups;

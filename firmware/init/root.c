@@ -30,6 +30,7 @@ static const char *const links[][2] = {
 };
 
 #define NEW_ROOT "/" INIT_FOLDER "/root"
+#define TMP      "/tmp"
 
 static bool mount_any(const char *device)
 {
@@ -85,8 +86,10 @@ void enter_root(const struct orders *o)
     }
     if ((r = SYS(mount, ".", "/", NULL, MS_MOVE, NULL)) < 0 || (r = SYS(chroot, ".")) < 0)
         fail(r, "make the mounted root its own", NULL);
-    if (o->tmp && (r = SYS(mount, "tmpfs", o->tmp, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")) < 0)
-        fail(r, "mount a tmpfs (CONFIG_TMPFS) on ", o->tmp);
+    if (!SYS(mkdir, TMP, 0777))
+        SYS(chmod, TMP, 01777);
+    if (SYS(access, TMP, 2 /* W_OK */) < 0) /* in an image that cannot be written to */
+        SYS(mount, "tmpfs", TMP, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777");
     for (unsigned i = 0; i < array_len(links); i++)
         SYS(symlink, links[i][0], links[i][1]);
 }

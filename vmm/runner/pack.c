@@ -148,6 +148,9 @@ static bool numbers(const char *user, unsigned *uid, unsigned *gid)
     return true;
 }
 
+/* What a user has of its own in the environment. */
+static const char *const users_own[] = {"HOME=", "USER=", "LOGNAME=", "SHELL="};
+
 /* By number, or by name as the guest's root has it, whose HOME and so on it then gets. */
 static int order_user(FILE *f, const struct test_spec *s, bool *named, struct err *err)
 {
@@ -179,13 +182,13 @@ static int order_user(FILE *f, const struct test_spec *s, bool *named, struct er
     order_number(f, ORDER_UID, uid);
     order_number(f, ORDER_GID, gid);
     if (pw) {
-        const char *const own[][2] = {
-            {"HOME", pw->pw_dir}, {"USER", pw->pw_name}, {"LOGNAME", pw->pw_name}, {"SHELL", pw->pw_shell}};
+        const char *const values[] = {pw->pw_dir, pw->pw_name, pw->pw_name, pw->pw_shell};
 
-        for (size_t i = 0; i < array_len(own); i++) {
+        static_assert(array_len(values) == array_len(users_own), "each has one");
+        for (size_t i = 0; i < array_len(values); i++) {
             char *word cleanup_free = NULL;
 
-            if (asprintf(&word, "%s=%s", own[i][0], own[i][1]) < 0)
+            if (asprintf(&word, "%s%s", users_own[i], values[i]) < 0)
                 abort();
             order(f, ORDER_ENV, word);
         }
@@ -195,10 +198,8 @@ static int order_user(FILE *f, const struct test_spec *s, bool *named, struct er
 
 static bool is_users_own(const char *word)
 {
-    static const char *const own[] = {"HOME=", "USER=", "LOGNAME=", "SHELL="};
-
-    for (size_t i = 0; i < array_len(own); i++)
-        if (!strncmp(word, own[i], strlen(own[i])))
+    for (size_t i = 0; i < array_len(users_own); i++)
+        if (!strncmp(word, users_own[i], strlen(users_own[i])))
             return true;
     return false;
 }
@@ -232,8 +233,6 @@ static int write_orders(FILE *f, const struct test_spec *s, struct err *err)
         order(f, ORDER_ROOT, TEST_ROOT_TAG);
     order(f, ORDER_HOST, s->hostname);
     order(f, ORDER_CWD, s->cwd);
-    if (strncmp(s->cwd, "/tmp/", 5) != 0 && strcmp(s->cwd, "/tmp") != 0)
-        order(f, ORDER_TMP, "/tmp");
     order_number(f, ORDER_CLOCK, (uint64_t)time(NULL));
     order_network(f, s->config);
     if (s->tty) {

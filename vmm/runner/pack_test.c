@@ -208,7 +208,7 @@ static void orders_arrive(void **state)
 
     (void)state;
     assert_null(PARSE("root=tag\0env=A=1\0arg=ls\0module=x\0arg=\0uid=10\0gid=20\0group=5\0group=6\0env=B\0"
-                      "size=80 24\0clock=17\0host=h\0cwd=/x\0net=1 2\0dns=1.2.3.4\0tmp=/tmp\0",
+                      "size=80 24\0clock=17\0host=h\0cwd=/x\0net=1 2\0dns=1.2.3.4\0",
                       &o));
     assert_string_equal(o.root, "tag");
     assert_string_equal(o.argv[0], "ls");
