@@ -244,11 +244,16 @@ void vdriver_set_queue(struct vdriver *d, unsigned queue, unsigned size)
     vdriver_set(d, VDR_QUEUE_ENABLE, 1);
 }
 
+unsigned vdriver_queues(const struct vdriver *d)
+{
+    return d->queues && d->queues < d->v->nqueues ? d->queues : d->v->nqueues;
+}
+
 void vdriver_start(struct vdriver *d, uint64_t features)
 {
     vdriver_reset(d);
     must(vdriver_negotiate(d, features | 1ull << VIRTIO_F_VERSION_1));
-    for (unsigned i = 0; i < d->v->nqueues && (!d->queues || i < d->queues); i++)
+    for (unsigned i = 0; i < vdriver_queues(d); i++)
         vdriver_set_queue(d, i, d->queue_size);
     vdriver_set(d, VDR_STATUS, vdriver_get(d, VDR_STATUS) | VIRTIO_CONFIG_S_DRIVER_OK);
     must(vdriver_get(d, VDR_STATUS) & VIRTIO_CONFIG_S_DRIVER_OK);

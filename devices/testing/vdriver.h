@@ -95,6 +95,7 @@ uint64_t vdriver_offered(struct vdriver *d);
 bool vdriver_negotiate(struct vdriver *d, uint64_t features);
 /* Rings of `size` entries (0: the maximum) for the queue, and enables it. */
 void vdriver_set_queue(struct vdriver *d, unsigned queue, unsigned size);
+unsigned vdriver_queues(const struct vdriver *d); /* how many vdriver_start() sets up */
 /* All of it: reset, features (VERSION_1 is added), all queues, DRIVER_OK. */
 void vdriver_start(struct vdriver *d, uint64_t features);
 bool vdriver_broken(struct vdriver *d); /* NEEDS_RESET */

@@ -15,6 +15,7 @@
 #include <zlib.h>
 
 #include "vmm/base/cleanup.h"
+#include "vmm/base/file.h"
 #include "vmm/base/log.h"
 
 enum {
@@ -217,18 +218,6 @@ int cache_find_content(struct cache *c, const struct setup_header *hdr, const st
     return rc;
 }
 
-static int write_all(int fd, const void *p, size_t n)
-{
-    for (size_t done = 0; done < n;) {
-        ssize_t put = write(fd, (const char *)p + done, n - done);
-
-        if (put < 0 && errno != EINTR)
-            return -errno;
-        done += put > 0 ? (size_t)put : 0;
-    }
-    return 0;
-}
-
 static int write_kernel(int fd, const struct kernel *k)
 {
     uint8_t page[KERNEL_PAGE] = {0};
@@ -253,10 +242,10 @@ static int write_kernel(int fd, const struct kernel *k)
     memcpy(page, &h, sizeof(h));
     h.crc = page_crc(page);
     memcpy(page, &h, sizeof(h));
-    rc = write_all(fd, page, sizeof(page));
+    rc = file_write(fd, page, sizeof(page));
     for (unsigned i = 0; rc == 0 && i < k->nextents; i++)
-        rc = write_all(fd, k->data + k->extents[i].pos, k->extents[i].len);
-    return rc < 0 ? rc : write_all(fd, k->relocs, kernel_relocs(k) * 4ull);
+        rc = file_write(fd, k->data + k->extents[i].pos, k->extents[i].len);
+    return rc < 0 ? rc : file_write(fd, k->relocs, kernel_relocs(k) * 4ull);
 }
 
 /* One look through the directory: sums up, sweeps what is dead, and finds the file that was used longest ago. */

@@ -110,7 +110,7 @@ static void touch_register(struct vdriver *d, struct bytes *b)
 static void step(struct vdriver *d, struct bytes *b)
 {
     uint8_t op = (uint8_t)bytes_take(b, 1);
-    unsigned queue = (op >> 4) % (d->queues && d->queues < d->v->nqueues ? d->queues : d->v->nqueues);
+    unsigned queue = (op >> 4) % vdriver_queues(d);
 
     switch (op % 12) {
     case 0:

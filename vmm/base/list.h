@@ -43,4 +43,13 @@ static inline struct list *list_pop(struct list *head)
     return n;
 }
 
+/* Those of `from` behind those of `to`; `from` is empty then. */
+static inline void list_move_all(struct list *to, struct list *from)
+{
+    struct list *n;
+
+    while ((n = list_pop(from)))
+        list_add_tail(to, n);
+}
+
 #define list_for_each(pos, head) for (struct list *pos = (head)->next; pos != (head); pos = pos->next)

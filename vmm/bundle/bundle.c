@@ -215,11 +215,8 @@ static int put_summary(const struct bundle *b, const struct bundle_opts *o, cons
 
 static int write_all(struct bundle *b, const struct bundle_opts *o, char *line, size_t n, struct err *err)
 {
-    char own[512];
     int rc = put_log(b, err);
 
-    line = line ? line : own;
-    n = line == own ? sizeof(own) : n;
     first_line(b, o, line, n);
     if (!rc)
         rc = put_summary(b, o, line, err);
@@ -234,8 +231,8 @@ static int write_all(struct bundle *b, const struct bundle_opts *o, char *line, 
 
 int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, size_t n, struct err *err)
 {
-    struct bundle b = {.machine = m, .dir = -1, .any.wanted = UINT32_MAX};
-    int rc = 0;
+    struct bundle b = {.machine = m, .any.wanted = UINT32_MAX};
+    int rc;
 
     b.fatal.wanted = 1u << SPLAT_PANIC | 1u << SPLAT_OOPS | 1u << SPLAT_BUG | 1u << SPLAT_LOCKUP;
     if (mkdir(o->dir, 0700) && errno != EEXIST)
@@ -245,7 +242,7 @@ int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, siz
         return err_file(err, errno, "bundle", o->dir);
     machine_status(m, &b.status);
     b.cpus = xcalloc(b.status.config->cpus, sizeof(*b.cpus));
-    for (unsigned i = 0; i < b.status.config->cpus && !rc; i++)
+    for (unsigned i = 0; i < b.status.config->cpus; i++)
         if (vm_cpu_get(machine_vm(m), i, &b.cpus[i]) < 0)
             b.cpus[i].activity = CPU_WAITS;
     b.has_kernel = vmcoreinfo_find(machine_memory(m), &b.kernel) == 0;

@@ -12,7 +12,7 @@ struct bundle_opts {
     const char *what; /* happened, when neither the log nor the engine knows: "time-out after 60 s" */
     bool core;
 };
-/* The machine stands still, and stays as it is.  In *line, when not NULL, the summary's first line. */
+/* The machine stands still, and stays as it is.  In *line the summary's first line. */
 int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, size_t n, struct err *err) must_check;
 
 /*

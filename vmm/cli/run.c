@@ -9,6 +9,7 @@
 #include "devices/net/net.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/exit_code.h"
+#include "vmm/base/file.h"
 #include "vmm/base/log.h"
 #include "vmm/bundle/bundle.h"
 #include "vmm/cli/cli.h"
@@ -40,39 +41,19 @@ enum { CONFIG_FILE_MAX = 1 << 20 };
 
 static int read_config(const char *path, char **ret, struct err *err)
 {
-    int fd cleanup_fd = open(path, O_RDONLY | O_CLOEXEC);
-    char *text cleanup_free = NULL;
-    size_t len = 0;
-    ssize_t n;
-
-    if (fd < 0)
-        return err_file(err, errno, "config", path);
-    text = xcalloc(1, CONFIG_FILE_MAX + 1);
-    while ((n = read(fd, text + len, CONFIG_FILE_MAX + 1 - len)) > 0)
-        len += (size_t)n;
-    if (n < 0)
-        return err_file(err, errno, "config", path);
-    if (len > CONFIG_FILE_MAX)
+    if (!file_drain(path, CONFIG_FILE_MAX, ret))
+        return 0;
+    if (errno == EFBIG)
         return err_set(err, EFBIG, "config \"%s\": more than 1 MiB; give what \"bothy run --dry-run\" printed", path);
-    text[len] = 0;
-    *ret = take_ptr(text);
-    return 0;
+    return err_file(err, errno, "config", path);
 }
 
 static int write_tree(const char *path, const void *data, size_t len, struct err *err)
 {
     int fd cleanup_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    int rc = fd < 0 ? -errno : file_write(fd, data, len);
 
-    if (fd < 0)
-        return err_file(err, errno, "device tree", path);
-    for (size_t done = 0; done < len;) {
-        ssize_t n = write(fd, (const char *)data + done, len - done);
-
-        if (n < 0)
-            return err_file(err, errno, "device tree", path);
-        done += (size_t)n;
-    }
-    return 0;
+    return rc ? err_file(err, -rc, "device tree", path) : 0;
 }
 
 /* The file first, then the command line once more on top of it. */
@@ -178,17 +159,23 @@ static void signal_arrived(struct watch *w, uint32_t revents)
     s->asked = true;
 }
 
+/* What ends the machine. */
+static void ending_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+    sigaddset(set, SIGQUIT);
+}
+
 static int run_machine(struct machine *m, bool *ended, struct err *err)
 {
     struct signals s = {.machine = m, .watch = {.lane = &s.lane, .events = EPOLLIN, .ready = signal_arrived}};
     sigset_t set;
     int fd cleanup_fd = -1, code;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGQUIT);
+    ending_signals(&set);
     fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (fd < 0)
         return err_set(err, errno, "signalfd: %s", strerror(errno));
@@ -211,11 +198,7 @@ static void block_signals(void)
 {
     sigset_t set;
 
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGQUIT);
+    ending_signals(&set);
     sigaddset(&set, SIGPIPE);
     sigprocmask(SIG_BLOCK, &set, NULL);
 }

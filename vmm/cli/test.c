@@ -344,8 +344,7 @@ static int test_verb(struct cli_line *l, struct err *err)
     if (!given)
         return err_set(err, EINVAL, "no command; write it after --, as in: bothy test -- uname -r");
     if (given > 1)
-        return err_set(err, EINVAL, "give one of a command%s, --shell, --kselftest and --kunit",
-                       l->nargs ? l->args[0] : "");
+        return err_set(err, EINVAL, "give only one of a command, --shell, --kselftest and --kunit");
     r = make_plan(&p, err);
     matrix_fini(&p.matrix);
     config_fini(&o->c);

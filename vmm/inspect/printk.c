@@ -173,18 +173,22 @@ static bool read_record(const struct ring *r, uint64_t id, uint64_t from, char *
 int printk_read(const struct vmcoreinfo *k, struct printk_reader *reader)
 {
     char *text cleanup_free = xcalloc(1, TEXT_MAX + 1);
-    uint64_t from = reader->next;
+    uint64_t from = reader->next, seen, n;
     struct ring r;
     int rc = open_ring(k, &r);
 
     if (rc)
         return rc;
-    for (uint64_t i = 0, n = id_mask(r.head - r.tail) + 1; i < n && i < 1ull << r.count_bits; i++) {
+    seen = reader->next ? id_mask(reader->id - r.tail) : 0;
+    n = id_mask(r.head - r.tail) + 1;
+    for (uint64_t i = seen < n ? seen : 0; i < n && i < 1ull << r.count_bits; i++) {
+        uint64_t id = id_mask(r.tail + i);
         struct printk_record rec;
 
-        if (!read_record(&r, id_mask(r.tail + i), from, text, &rec))
+        if (!read_record(&r, id, from, text, &rec))
             continue;
         reader->next = rec.seq + 1;
+        reader->id = id;
         reader->record(reader, &rec);
     }
     return 0;

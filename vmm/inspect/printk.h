@@ -14,6 +14,7 @@ struct printk_record {
 struct printk_reader { /* embedded in its owner */
     void (*record)(struct printk_reader *r, const struct printk_record *rec);
     uint64_t next; /* the first seq that is wanted, then that behind the last one read */
+    uint64_t id;   /* private: of that last one in the ring */
 };
 /* All records from r->next on, oldest first.  -ENOTSUP: an older kernel; -EFAULT: its ring is damaged. */
 int printk_read(const struct vmcoreinfo *k, struct printk_reader *r) must_check;

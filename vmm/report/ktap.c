@@ -280,14 +280,6 @@ static struct span of(const char *s)
     return (struct span){s, s ? strlen(s) : 0};
 }
 
-static void move_all(struct list *to, struct list *from)
-{
-    struct list *l;
-
-    while ((l = list_pop(from)))
-        list_add_tail(to, l);
-}
-
 /* What was said belongs to `t`, if that is of interest. */
 static void settle_said(struct ktap *k, struct ktap_group *g, struct test *t)
 {
@@ -360,7 +352,7 @@ static void adopt_orphans(struct ktap *k, struct ktap_group *g)
         return;
     t = add_test(k, &g->tests, of(g->orphans_name ? g->orphans_name : "(unnamed)"), OUTCOME_ERROR,
                  of("its subtests have ended, and it has no result"));
-    move_all(t ? &t->children : &g->tests, &g->orphans);
+    list_move_all(t ? &t->children : &g->tests, &g->orphans);
     rename_to(&g->orphans_name, NULL);
 }
 
@@ -393,11 +385,11 @@ static void close_group(struct ktap *k)
     end_plan(k, g);
     k->depth--;
     if (!k->depth) {
-        move_all(k->ret, &g->tests);
+        list_move_all(k->ret, &g->tests);
     } else {
         parent = top(k);
         adopt_orphans(k, parent);
-        move_all(&parent->orphans, &g->tests);
+        list_move_all(&parent->orphans, &g->tests);
         rename_to(&parent->orphans_name, take_ptr(g->name));
         if (g->said.len)
             text_add(&parent->said, g->said.p, g->said.len);
@@ -534,7 +526,7 @@ static bool take_result(struct ktap *k, const struct line *l)
         unescape(t->name);
         unescape(t->reason);
         t->ns = k->now_ns > g->since_ns ? k->now_ns - g->since_ns : 0;
-        move_all(&t->children, &g->orphans);
+        list_move_all(&t->children, &g->orphans);
         if (t->outcome == OUTCOME_XFAIL || t->outcome == OUTCOME_SKIP)
             excuse(&t->children);
     }

@@ -81,21 +81,13 @@ void reader_feed(struct reader *r, enum test_stream s, const void *bytes, size_t
         ktap_feed(&r->log, bytes, n, now_ns);
 }
 
-static void move_all(struct list *to, struct list *from)
-{
-    struct list *l;
-
-    while ((l = list_pop(from)))
-        list_add_tail(to, l);
-}
-
 void reader_settle(struct reader *r, struct report_run *run)
 {
     ktap_end(&r->log);
     ktap_end(&r->out);
     tests_destroy(&run->test.children);
-    move_all(&run->test.children, &r->log_tests); /* what the kernel tested came first */
-    move_all(&run->test.children, &r->out_tests);
+    list_move_all(&run->test.children, &r->log_tests); /* what the kernel tested came first */
+    list_move_all(&run->test.children, &r->out_tests);
     report_settle(run);
     free(run->test.output);
     free(run->log);

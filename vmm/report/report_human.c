@@ -1,6 +1,7 @@
 /* The report for people, and the numbers in it. */
 #include "vmm/base/clock.h"
 #include "vmm/report/report.h"
+#include "vmm/report/text.h"
 
 enum { OUTPUT_LINES = 40, LOG_LINES = 20 }; /* that are shown; the other formats have more */
 
@@ -24,16 +25,6 @@ void report_counts_text(const unsigned counts[OUTCOME_MAX], char *buf, size_t n)
     }
 }
 
-static void write_indented(FILE *to, const char *text, const char *indent)
-{
-    while (*text) {
-        size_t n = strcspn(text, "\n");
-
-        fprintf(to, "%s%.*s\n", indent, (int)n, text);
-        text += n + (text[n] == '\n');
-    }
-}
-
 static void write_failures(FILE *to, const struct list *tests, const char *path, bool output)
 {
     list_for_each (l, tests) {
@@ -44,7 +35,7 @@ static void write_failures(FILE *to, const struct list *tests, const char *path,
         if (outcome_bad(t->outcome) && test_counts(t)) {
             fprintf(to, "    %s  %s%s%s\n", outcome_words[t->outcome], here, t->reason ? ": " : "",
                     t->reason ? t->reason : "");
-            write_indented(to, output && t->output ? t->output : "", "        ");
+            text_write_lines(to, 8, "", output ? t->output : NULL);
         }
         write_failures(to, &t->children, here, output);
     }
@@ -95,7 +86,7 @@ void report_write_log(const struct report_run *run, FILE *to)
     if (!run->log)
         return;
     fputs("    the kernel's last words:\n", to);
-    write_indented(to, last_lines(run->log, LOG_LINES), "        ");
+    text_write_lines(to, 8, "", last_lines(run->log, LOG_LINES));
 }
 
 void report_write_run(const struct report_run *run, FILE *to)
@@ -104,7 +95,7 @@ void report_write_run(const struct report_run *run, FILE *to)
     report_write_failures(run, true, to);
     if (!outcome_bad(run->test.outcome))
         return;
-    write_indented(to, run->test.output ? last_lines(run->test.output, OUTPUT_LINES) : "", "        ");
+    text_write_lines(to, 8, "", run->test.output ? last_lines(run->test.output, OUTPUT_LINES) : NULL);
     report_write_log(run, to);
 }
 

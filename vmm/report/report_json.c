@@ -54,8 +54,7 @@ static json_t *run_of(const struct report_run *run)
     set_text(o, "name", t->name);
     for (unsigned i = 0; run->facts[i].name; i++)
         set_text(o, run->facts[i].name, run->facts[i].value);
-    set_text(o, "outcome",
-             test_bad(t) && run->result.outcome == TEST_PASS ? "fail" : test_outcome_words[run->result.outcome]);
+    set_text(o, "outcome", report_word(run));
     json_object_set_new(o, "code", json_integer(run->result.code));
     if (run->result.signal)
         json_object_set_new(o, "signal", json_integer(run->result.signal));

@@ -1,5 +1,6 @@
 /* The report as TAP 13 (testanything.org) with subtests as TAP 14 has them, which older readers such as prove skip. */
 #include "vmm/report/report.h"
+#include "vmm/report/text.h"
 
 /* '#' would begin a directive. */
 static void write_text(FILE *to, const char *s)
@@ -8,16 +9,6 @@ static void write_text(FILE *to, const char *s)
         if (*s == '#')
             putc('\\', to);
         putc(*s, to);
-    }
-}
-
-static void write_comments(FILE *to, unsigned indent, const char *text)
-{
-    while (*text) {
-        size_t n = strcspn(text, "\n");
-
-        fprintf(to, "%*s# %.*s\n", (int)indent, "", (int)n, text);
-        text += n + (text[n] == '\n');
     }
 }
 
@@ -53,7 +44,7 @@ static void write_test(FILE *to, const struct test *t, unsigned indent, unsigned
         write_text(to, t->reason);
     }
     putc('\n', to);
-    write_comments(to, indent, t->output ? t->output : "");
+    text_write_lines(to, indent, "# ", t->output);
 }
 
 void report_write_tap(const struct report *r, FILE *to)
@@ -69,6 +60,6 @@ void report_write_tap(const struct report *r, FILE *to)
         write_test(to, &run->test, 0, ++number);
         for (unsigned i = 0; run->facts[i].name; i++)
             fprintf(to, "# %s: %s\n", run->facts[i].name, run->facts[i].value);
-        write_comments(to, 0, run->log ? run->log : "");
+        text_write_lines(to, 0, "# ", run->log);
     }
 }

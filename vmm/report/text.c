@@ -108,3 +108,13 @@ char *text_take(struct text *t)
     *t = (struct text){.max = t->max};
     return p;
 }
+
+void text_write_lines(FILE *to, unsigned indent, const char *mark, const char *text)
+{
+    while (text && *text) {
+        size_t n = strcspn(text, "\n");
+
+        fprintf(to, "%*s%s%.*s\n", (int)indent, "", mark, (int)n, text);
+        text += n + (text[n] == '\n');
+    }
+}

@@ -1,5 +1,7 @@
 /* Text from a guest, made fit for terminals, JSON and XML alike, and kept up to a limit. */
 #pragma once
+#include <stdio.h>
+
 #include "vmm/base/base.h"
 
 /*
@@ -19,3 +21,6 @@ void text_add(struct text *t, const char *p, size_t n);
 /* The string, the caller's to free, with a last line that tells of what was lost; NULL when it is empty.  `t` is empty
  * then. */
 char *text_take(struct text *t);
+
+/* Each of its lines behind `indent` blanks and the mark; NULL: none. */
+void text_write_lines(FILE *to, unsigned indent, const char *mark, const char *text);

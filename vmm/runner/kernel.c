@@ -8,7 +8,8 @@
 #include <sys/utsname.h>
 
 #include "vmm/base/cleanup.h"
-#include "vmm/runner/file.h"
+#include "vmm/base/file.h"
+#include "vmm/runner/modules.h"
 
 #define BOOT    "/boot"
 #define PREFIX  "vmlinuz-"
@@ -77,11 +78,9 @@ static bool in_build_tree(struct kernel_place *k)
     const char *dir = dirname(file);
 
     for (size_t i = 0; i < array_len(above); i++) {
-        char *tree cleanup_free = join(dir, above[i]), *release cleanup_free = NULL, *order cleanup_free = NULL;
+        char *tree cleanup_free = join(dir, above[i]);
 
-        release = join(tree, "include/config/kernel.release");
-        order = join(tree, "modules.order");
-        if (!exists(release) || !exists(order))
+        if (!modules_in_build_tree(tree))
             continue;
         k->modules = take_ptr(tree);
         return true;

@@ -1,10 +1,10 @@
 #include "vmm/runner/matrix.h"
 
 #include <ctype.h>
-#include <fcntl.h>
 #include <stdio.h>
 
 #include "vmm/base/cleanup.h"
+#include "vmm/base/file.h"
 
 static const struct opt *find_key(const struct opt *opts, const char *key, struct err *err)
 {
@@ -108,22 +108,14 @@ int matrix_add_lines(struct matrix *m, const struct opt *opts, const char *text,
 
 static int add_file(struct matrix *m, const struct opt *opts, const char *path, struct err *err)
 {
-    int fd cleanup_fd = open(path, O_RDONLY | O_CLOEXEC);
-    char *text cleanup_free = xcalloc(1, MATRIX_FILE_MAX + 1);
-    size_t len = 0;
-    ssize_t n;
+    char *text cleanup_free = NULL;
 
-    if (fd < 0)
-        return err_file(err, errno, "matrix", path);
-    while ((n = read(fd, text + len, MATRIX_FILE_MAX + 1 - len)) > 0)
-        len += (size_t)n;
-    if (n < 0)
-        return err_file(err, errno, "matrix", path);
-    if (len > MATRIX_FILE_MAX)
+    if (!file_drain(path, MATRIX_FILE_MAX, &text))
+        return matrix_add_lines(m, opts, text, path, err);
+    if (errno == EFBIG)
         return err_set(err, EFBIG, "matrix \"%s\": more than %d KiB; give a file with lines like cpus=1,2", path,
                        MATRIX_FILE_MAX >> 10);
-    text[len] = 0;
-    return matrix_add_lines(m, opts, text, path, err);
+    return err_file(err, errno, "matrix", path);
 }
 
 int matrix_add_word(struct matrix *m, const struct opt *opts, const char *word, struct err *err)

@@ -4,18 +4,23 @@
 
 #include "firmware/load/payload.h"
 #include "vmm/base/cleanup.h"
-#include "vmm/runner/file.h"
+#include "vmm/base/file.h"
 
 enum { DEP_MAX = 16 << 20, DEPTH_MAX = 16 };
 
 /* What is installed has modules.order as well. */
-static bool is_build_tree(const char *dir)
+static bool has(const char *dir, const char *name)
 {
     char *path cleanup_free = NULL;
 
-    if (asprintf(&path, "%s/include/config/kernel.release", dir) < 0)
+    if (asprintf(&path, "%s/%s", dir, name) < 0)
         abort();
     return !access(path, F_OK);
+}
+
+bool modules_in_build_tree(const char *dir)
+{
+    return has(dir, "include/config/kernel.release") && has(dir, "modules.order");
 }
 
 int modules_open(struct modules *m, const char *dir, struct err *err)
@@ -27,7 +32,7 @@ int modules_open(struct modules *m, const char *dir, struct err *err)
     if (asprintf(&dep, "%s/modules.dep", dir) < 0 || asprintf(&builtin, "%s/modules.builtin", dir) < 0 ||
         asprintf(&order, "%s/modules.order", dir) < 0)
         abort();
-    if (is_build_tree(dir) && !file_read(order, DEP_MAX, &m->order, &n))
+    if (modules_in_build_tree(dir) && !file_read(order, DEP_MAX, &m->order, &n))
         m->dep = xstrdup("");
     else if (file_read(dep, DEP_MAX, &m->dep, &n) < 0)
         return err_set(err, errno,

@@ -21,6 +21,8 @@ struct module_list {
     unsigned n;
 };
 
+/* Is it the tree that a kernel and its modules were built in? */
+bool modules_in_build_tree(const char *dir);
 int modules_open(struct modules *m, const char *dir, struct err *err) must_check;
 void modules_close(struct modules *m); /* copes with one that is all zeroes */
 /* Adds the module and before it what it needs, where the list has them not; -ENOENT: the kernel has it not at all. */

@@ -24,6 +24,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/exit_code.h"
+#include "vmm/base/file.h"
 #include "vmm/machine/config.h"
 #include "vmm/runner/pack.h"
 #include "vmm/runner/said.h"
@@ -230,15 +231,23 @@ static void obey(struct test_child *c, const char *line)
     }
 }
 
+/* What there is to read; at the end, or where it is broken, it is watched no more. */
+static ssize_t read_watch(struct watch *w, char *buf, size_t size)
+{
+    ssize_t n = read(w->fd, buf, size);
+
+    if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+        watch_set(w, 0);
+    return n;
+}
+
 static void control_ready(struct watch *w, uint32_t revents)
 {
     struct test_child *c = container_of(w, struct test_child, control);
     char buf[INIT_LINE_MAX];
-    ssize_t n = read(w->fd, buf, sizeof(buf));
+    ssize_t n = read_watch(w, buf, sizeof(buf));
 
     (void)revents;
-    if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
-        watch_set(w, 0);
     for (ssize_t i = 0; i < n; i++) {
         if (buf[i] != '\n' && c->line_n < sizeof(c->line) - 1) {
             c->line[c->line_n++] = buf[i];
@@ -255,11 +264,9 @@ static void complaint_ready(struct watch *w, uint32_t revents)
 {
     struct test_child *c = container_of(w, struct test_child, complaint);
     char buf[4096];
-    ssize_t n = read(w->fd, buf, sizeof(buf));
+    ssize_t n = read_watch(w, buf, sizeof(buf));
 
     (void)revents;
-    if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
-        watch_set(w, 0);
     for (ssize_t i = 0; i < n; i++) {
         if (c->complained_n && c->complained[c->complained_n - 1] == '\n')
             c->complained_n = 0;
@@ -314,11 +321,9 @@ static void serial_ready(struct watch *w, uint32_t revents)
 {
     struct test_child *c = container_of(w, struct test_child, serial);
     char buf[4096];
-    ssize_t n = read(w->fd, buf, sizeof(buf));
+    ssize_t n = read_watch(w, buf, sizeof(buf));
 
     (void)revents;
-    if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
-        watch_set(w, 0);
     if (n > 0)
         heard(c);
     if (n > 0 && c->spec->kernel_only) {
@@ -382,22 +387,29 @@ void test_run_continue(struct test_run *r, enum test_stream which)
         watch_set(&s->watch, EPOLLIN);
 }
 
+/* What the machine said last, without who says it; NULL: nothing. */
+static const char *last_words(const struct test_child *c)
+{
+    const char *colon = strstr(c->complained, ": ");
+
+    return colon ? colon + 2 : NULL;
+}
+
 /* A child that ended although its guest had not said how the command did. */
 static void judge(struct test_child *c)
 {
     int code = WIFEXITED(c->status) ? WEXITSTATUS(c->status) : -1;
-    const char *mark = strstr(c->log_told, INIT_LOG_MARK);
+    const char *mark = strstr(c->log_told, INIT_LOG_MARK), *words;
     struct said s;
 
     c->complained[strcspn(c->complained, "\r\n")] = 0;
+    words = last_words(c);
     if (code < 0) {
         decide(c, TEST_ERROR, EXIT_BOTHY, "bothy's own machine ended by signal %d", WTERMSIG(c->status));
     } else if (mark && !said_parse_error(mark + strlen(INIT_LOG_MARK), &s)) {
         guest_error(c, &s);
     } else if (code == EXIT_BOTHY) {
-        const char *colon = strstr(c->complained, ": ");
-
-        decide(c, TEST_ERROR, EXIT_BOTHY, "%s", colon ? colon + 2 : "the machine did not start");
+        decide(c, TEST_ERROR, EXIT_BOTHY, "%s", words ? words : "the machine did not start");
     } else if (*c->log_told) {
         const char *hint = "";
 
@@ -418,13 +430,13 @@ static void judge(struct test_child *c)
 static void tell_of_bundle(struct test_child *c)
 {
     struct test_result *res = &c->run->result;
-    const char *words = strstr(c->complained, ": "), *see = strstr(c->complained, "; see ");
+    const char *words = last_words(c), *see = strstr(c->complained, "; see ");
     size_t n = strlen(res->why);
 
     if (!c->spec->bundle || !words || !see || !WIFEXITED(c->status) || WEXITSTATUS(c->status) != EXIT_CRASHED)
         return;
     if (res->outcome == TEST_CRASH)
-        snprintf(res->why, sizeof(res->why), "%s", words + 2);
+        snprintf(res->why, sizeof(res->why), "%s", words);
     else
         snprintf(res->why + n, sizeof(res->why) - n, "%s", see);
 }
@@ -558,13 +570,15 @@ pid_t test_run_pid(const struct test_run *r)
     return r->child->pid;
 }
 
-#define WORDS(panic) "console=ttyS0 quiet panic=" #panic " log_buf_len=1M rdinit=/" INIT_PROGRAM
 /* Before the user's, which then have the last word.  A kernel that panics is soon gone, but not sooner than seen. */
 static int add_words(const struct test_spec *s, struct config *c, struct err *err)
 {
-    int r = opts_set(config_opts, c, "append", s->bundle ? WORDS(5) : WORDS(-1), err);
-    char *ours;
+    char words[128], *ours;
+    int r;
 
+    snprintf(words, sizeof(words), "console=ttyS0 quiet panic=%d log_buf_len=1M rdinit=/" INIT_PROGRAM,
+             s->bundle ? 5 : -1);
+    r = opts_set(config_opts, c, "append", words, err);
     if (r < 0)
         return r;
     ours = c->append.v[c->append.n - 1];
@@ -617,13 +631,9 @@ static int write_config(const struct config *c, int *ret, struct err *err)
 
     if (r < 0)
         return r;
-    for (size_t done = 0, n = strlen(text); done < n;) {
-        ssize_t w = write(fd, text + done, n - done);
-
-        if (w < 0)
-            return err_set(err, errno, "memory for the configuration: %s", strerror(errno));
-        done += (size_t)w;
-    }
+    r = file_write(fd, text, strlen(text));
+    if (r < 0)
+        return err_set(err, -r, "memory for the configuration: %s", strerror(-r));
     *ret = take_fd(&fd);
     return 0;
 }

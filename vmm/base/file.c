@@ -1,8 +1,9 @@
-#include "vmm/runner/file.h"
+#include "vmm/base/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "vmm/base/cleanup.h"
 
@@ -31,5 +32,38 @@ int file_read(const char *path, size_t max, char **ret, size_t *n)
     data[len] = 0;
     *ret = take_ptr(data);
     *n = len;
+    return 0;
+}
+
+int file_drain(const char *path, size_t max, char **ret)
+{
+    int fd cleanup_fd = open(path, O_RDONLY | O_CLOEXEC);
+    char *text cleanup_free = NULL;
+    size_t len = 0;
+    ssize_t n;
+
+    if (fd < 0)
+        return -1;
+    text = xcalloc(1, max + 1);
+    while ((n = read(fd, text + len, max + 1 - len)) > 0)
+        len += (size_t)n;
+    if (n < 0)
+        return -1;
+    if (len > max)
+        return errno = EFBIG, -1;
+    text[len] = 0;
+    *ret = take_ptr(text);
+    return 0;
+}
+
+int file_write(int fd, const void *p, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t put = write(fd, (const char *)p + done, n - done);
+
+        if (put < 0 && errno != EINTR)
+            return -errno;
+        done += put > 0 ? (size_t)put : 0;
+    }
     return 0;
 }
