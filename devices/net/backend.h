@@ -13,9 +13,11 @@ struct net_class {
     int (*send)(struct net *n, unsigned queue, struct net_frame *f);   /* as net_send(), header checked by the core */
     void (*set)(struct net *n, net_offloads_t guest, unsigned queues); /* as net_set(); NULL: does not care.  What it
                                                                           hands out beyond this the core takes apart */
-    int (*open)(struct net *n, struct err *err);                       /* fills n->lim; on failure close() follows */
-    void (*close)(struct net *n);                                      /* copes with half an open */
-    json_t *(*info)(struct net *n);                                    /* as net_info(); may be NULL */
+    int (*ring_start)(struct net *n, unsigned ring, const struct ring *r, uint64_t features); /* as net_ring_start() */
+    uint16_t (*ring_stop)(struct net *n, unsigned ring); /* these may be NULL where lim.rings stays 0 */
+    int (*open)(struct net *n, struct err *err);         /* fills n->lim; on failure close() follows */
+    void (*close)(struct net *n);                        /* copes with half an open */
+    json_t *(*info)(struct net *n);                      /* as net_info(); may be NULL */
 };
 
 /* Is what the header says possible?  Makes it say no more than what matters [VIRTIO-v1.2 5.1.6.2].  Backends ask this
@@ -30,6 +32,7 @@ struct net { /* first member of a backend's own struct */
     struct net_user *user; /* what backends call back */
     unsigned queues;       /* pairs of them that the NIC has */
     uint16_t mtu;          /* that the NIC tells the guest; 0: the backend's own */
+    bool lends;            /* the NIC lends its rings to a backend that serves them */
     struct net_limits lim;
     struct net_core *core;
     uint64_t drops[NET_DROPS]; /* a backend with more reasons counts those itself */

@@ -240,6 +240,16 @@ void net_set(struct net *n, net_offloads_t guest, unsigned queues)
         n->cls->set(n, guest, queues);
 }
 
+int net_ring_start(struct net *n, unsigned ring, const struct ring *r, uint64_t features)
+{
+    return n->cls->ring_start(n, ring, r, features);
+}
+
+uint16_t net_ring_stop(struct net *n, unsigned ring)
+{
+    return n->cls->ring_stop(n, ring);
+}
+
 json_t *net_info(struct net *n)
 {
     return n->cls->info ? n->cls->info(n) : json_object();
@@ -255,6 +265,7 @@ int net_open(const struct net_class *cls, struct net *n, struct device *dev, str
     n->user = user;
     n->queues = card->queues ? card->queues : 1;
     n->mtu = card->mtu;
+    n->lends = card->rings;
     n->core = xcalloc(1, sizeof(*n->core));
     rc = cls->open(n, err);
     n->lim.queues = n->lim.queues ? n->lim.queues : 1;

@@ -11,6 +11,7 @@
 #include <linux/virtio_net.h>
 
 #include "devices/core/device.h"
+#include "devices/core/ring.h"
 #include "vmm/mem/iov.h"
 
 /* UDP segmentation [VIRTIO-v1.3 5.1.3], which the headers of older kernels lack. */
@@ -43,6 +44,7 @@ struct net_user {
     void (*readable)(struct net_user *u, unsigned queue); /* net_peek() may have a frame; may come in vain */
     void (*writable)(struct net_user *u, unsigned queue); /* net_send() may take frames again */
     void (*link)(struct net_user *u, bool up);            /* the far end came or went; NULL: does not care */
+    void (*broken)(struct net_user *u, const char *why);  /* a ring that the backend serves is; NULL: it serves none */
 };
 
 /*
@@ -59,12 +61,20 @@ void net_next(struct net *n, unsigned queue);
 struct net_limits {
     unsigned queues; /* pairs of them; 0, as it comes: one */
     uint16_t mtu;    /* what the guest is told, for VIRTIO_NET_F_MTU; 0: nothing special */
+    uint64_t rings;  /* not 0: it serves the guest's rings itself where the driver has accepted none but these of
+                        the features that concern rings and frames; of a card: which it may be lent with, 0: none */
 };
 /* What the backend can do; fixed from net_open() on. */
 const struct net_limits *net_limits(const struct net *n);
 /* Before the first frame and whenever the driver changes them: what the guest takes (GUEST_* bits), and in how many
  * queue pairs. */
 void net_set(struct net *n, net_offloads_t guest, unsigned queues);
+
+/* For backends that serve rings: `ring` is 2 × queue for what the guest receives, one more for what it sends.  Its
+ * frames pass by all of the above, and are not counted, until net_ring_stop(), which says what chain is next.  -errno:
+ * it is still the NIC's. */
+int net_ring_start(struct net *n, unsigned ring, const struct ring *r, uint64_t features) must_check;
+uint16_t net_ring_stop(struct net *n, unsigned ring);
 
 /* Why a frame was dropped. */
 enum net_drop {

@@ -1,7 +1,8 @@
 /*
  * A tap interface of this host [Documentation/networking/tuntap.rst]: one that exists, or one that is made and goes
  * with us, or one that somebody opened for us.  The kernel takes and hands out checksums and large segments as they
- * are, with the header of virtio in front.
+ * are, with the header of virtio in front.  Where the host has vhost-net, frames go between guest and interface without
+ * passing here.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -14,13 +15,18 @@
 #include <sys/socket.h>
 
 #include "devices/net/backend.h"
+#include "devices/net/vhost.h"
 #include "vmm/base/cleanup.h"
 
 enum { HEADER = sizeof(struct virtio_net_hdr_v1) };
 
+enum { VHOST_AUTO, VHOST_ON, VHOST_OFF };
+static const char *const vhost_words[] = {[VHOST_AUTO] = "auto", [VHOST_ON] = "on", [VHOST_OFF] = "off", NULL};
+
 struct tap_queue {
     struct tap *tap;
     struct watch watch; /* for reading, while there is nothing to read; for writing, while there is no room */
+    struct vhost vhost;
     bool blocked, gone;
     size_t held; /* bytes of a frame in buf, header and all */
     struct iovec iov;
@@ -30,14 +36,28 @@ struct tap_queue {
 struct tap {
     struct net n;
     char *ifname;
-    uint32_t fd;
+    uint32_t fd, vhost;
     struct tap_queue *queues; /* n.queues of them */
 };
 
 static const struct opt tap_opts[] = {
     O_STR(struct tap, ifname, "ifname", NULL, "the interface; it is made if this user may", .arg = "NAME"),
     O_U32(struct tap, fd, "fd", "0", 0, INT_MAX, "an open descriptor of one instead, with IFF_VNET_HDR; 0: none"),
+    O_ENUM(struct tap, vhost, "vhost", "auto", vhost_words,
+           "the host's kernel moves the frames by itself, past this program; auto: where it can"),
     O_END,
+};
+
+static const net_offloads_t takes = 1ull << VIRTIO_NET_F_CSUM | 1ull << VIRTIO_NET_F_HOST_TSO4 |
+                                    1ull << VIRTIO_NET_F_HOST_TSO6 | 1ull << VIRTIO_NET_F_HOST_ECN;
+/* What may be handed out, and what the kernel calls it. */
+static const struct {
+    unsigned bit, tun;
+} hands_out[] = {
+    {VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM},
+    {VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4},
+    {VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6},
+    {VIRTIO_NET_F_GUEST_ECN, TUN_F_TSO_ECN},
 };
 
 static struct tap *tap_of(struct net *n)
@@ -47,7 +67,10 @@ static struct tap *tap_of(struct net *n)
 
 static void wait_for(struct tap_queue *q)
 {
-    watch_set(&q->watch, q->gone ? 0 : (q->held ? 0 : EPOLLIN) | (q->blocked ? EPOLLOUT : 0));
+    /* The last one never comes, but with it the news that the interface is gone. */
+    uint32_t receive = vhost_runs(&q->vhost, VHOST_RECEIVE) ? EPOLLRDHUP : q->held ? 0 : EPOLLIN;
+
+    watch_set(&q->watch, q->gone ? 0 : receive | (q->blocked ? EPOLLOUT : 0));
 }
 
 static bool tap_peek(struct net *n, unsigned queue, struct net_frame *ret)
@@ -110,20 +133,12 @@ static void tap_ready(struct watch *w, uint32_t revents)
 /* What the guest takes, as far as this kernel can hand it out. */
 static void tap_set(struct net *n, net_offloads_t guest, unsigned queues)
 {
-    static const struct {
-        unsigned bit, tun;
-    } rows[] = {
-        {VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM},
-        {VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4},
-        {VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6},
-        {VIRTIO_NET_F_GUEST_ECN, TUN_F_TSO_ECN},
-    };
     struct tap *t = tap_of(n);
     unsigned long offloads = 0;
 
-    for (size_t i = 0; i < array_len(rows); i++)
-        if (guest >> rows[i].bit & 1)
-            offloads |= rows[i].tun;
+    for (size_t i = 0; i < array_len(hands_out); i++)
+        if (guest >> hands_out[i].bit & 1)
+            offloads |= hands_out[i].tun;
     if (!(offloads & TUN_F_CSUM))
         offloads = 0;
     for (unsigned i = 0; i < n->queues; i++) {
@@ -134,6 +149,40 @@ static void tap_set(struct net *n, net_offloads_t guest, unsigned queues)
             ioctl(t->queues[i].watch.fd, TUNSETQUEUE, &r); /* fails where nothing changes */
         wait_for(&t->queues[i]);
     }
+}
+
+/* ---- Rings that the kernel serves. ---- */
+
+static int tap_ring_start(struct net *n, unsigned ring, const struct ring *r, uint64_t features)
+{
+    struct tap_queue *q = &tap_of(n)->queues[ring / VHOST_RINGS];
+    int rc = vhost_start(&q->vhost, ring % VHOST_RINGS, r, features, q->watch.fd);
+
+    if (!rc && ring % VHOST_RINGS == VHOST_SEND)
+        q->blocked = false;
+    if (!rc && ring % VHOST_RINGS == VHOST_RECEIVE && q->held) {
+        net_drop(n, NET_DROP_FULL);
+        q->held = 0;
+    }
+    wait_for(q);
+    return rc;
+}
+
+static uint16_t tap_ring_stop(struct net *n, unsigned ring)
+{
+    struct tap_queue *q = &tap_of(n)->queues[ring / VHOST_RINGS];
+    uint16_t ret = vhost_stop(&q->vhost, ring % VHOST_RINGS);
+
+    wait_for(q);
+    return ret;
+}
+
+static void ring_failed(struct vhost *v, unsigned index)
+{
+    struct net_user *u = container_of(v, struct tap_queue, vhost)->tap->n.user;
+
+    u->broken(u, index == VHOST_RECEIVE ? "vhost-net found the ring of received frames broken"
+                                        : "vhost-net found the ring of frames to send broken");
 }
 
 /* ---- Opening. ---- */
@@ -233,6 +282,31 @@ static int check_options(const struct tap *t, struct err *err)
     return t->ifname ? 0 : check_fd(t, err);
 }
 
+/* All queues or none. */
+static int open_vhost(struct tap *t, struct err *err)
+{
+    uint64_t rings = takes;
+    int rc = 0;
+
+    if (t->vhost == VHOST_OFF || (t->vhost == VHOST_AUTO && !t->n.lends))
+        return 0;
+    if (!t->n.lends)
+        return err_set(err, EINVAL,
+                       "vhost=on: frames do not come by for pcap= to capture; leave one of them out, and "
+                       "capture on the host's interface instead");
+    for (unsigned i = 0; !rc && i < t->n.queues; i++)
+        rc = vhost_open(&t->queues[i].vhost, t->n.dev->env->mem, err);
+    if (rc) {
+        for (unsigned i = 0; i < t->n.queues; i++)
+            vhost_close(&t->queues[i].vhost);
+        return t->vhost == VHOST_ON ? err_wrap(err, "vhost=on") : 0;
+    }
+    for (size_t i = 0; i < array_len(hands_out); i++)
+        rings |= 1ull << hands_out[i].bit;
+    t->n.lim.rings = rings | t->queues[0].vhost.features;
+    return 0;
+}
+
 static int tap_open(struct net *n, struct err *err)
 {
     struct tap *t = tap_of(n);
@@ -241,9 +315,11 @@ static int tap_open(struct net *n, struct err *err)
     if (rc)
         return rc;
     t->queues = xcalloc(n->queues, sizeof(*t->queues));
-    for (unsigned i = 0; i < n->queues; i++)
+    for (unsigned i = 0; i < n->queues; i++) {
         t->queues[i] = (struct tap_queue){
             .tap = t, .watch = {.lane = &n->dev->lane, .fd = -1, .events = EPOLLIN, .ready = tap_ready}};
+        vhost_init(&t->queues[i].vhost, &n->dev->lane, ring_failed);
+    }
     for (unsigned i = 0; i < n->queues; i++) {
         struct tap_queue *q = &t->queues[i];
 
@@ -258,7 +334,7 @@ static int tap_open(struct net *n, struct err *err)
     }
     raise_interface(t->queues[0].watch.fd);
     n->lim = (struct net_limits){.queues = n->queues, .mtu = mtu_of(t->queues[0].watch.fd)};
-    return 0;
+    return open_vhost(t, err);
 }
 
 static void tap_close(struct net *n)
@@ -266,11 +342,23 @@ static void tap_close(struct net *n)
     struct tap *t = tap_of(n);
 
     for (unsigned i = 0; t->queues && i < n->queues; i++) {
+        vhost_close(&t->queues[i].vhost);
         watch_del(&t->queues[i].watch);
         if (t->queues[i].watch.fd >= 0)
             close(t->queues[i].watch.fd);
     }
     free(take_ptr(t->queues));
+}
+
+/* How many rings are the kernel's now. */
+static json_t *tap_info(struct net *n)
+{
+    const struct tap *t = tap_of(n);
+    json_int_t rings = 0;
+
+    for (unsigned i = 0; i < 2 * n->queues; i++)
+        rings += vhost_runs(&t->queues[i / 2].vhost, i % 2);
+    return json_pack("{s:I}", "vhost-rings", rings);
 }
 
 const struct net_class net_tap = {
@@ -279,12 +367,14 @@ const struct net_class net_tap = {
     .size = sizeof(struct tap),
     .opts = tap_opts,
     .first = "ifname",
-    .takes = 1ull << VIRTIO_NET_F_CSUM | 1ull << VIRTIO_NET_F_HOST_TSO4 | 1ull << VIRTIO_NET_F_HOST_TSO6 |
-             1ull << VIRTIO_NET_F_HOST_ECN,
+    .takes = takes,
     .peek = tap_peek,
     .next = tap_next,
     .send = tap_send,
     .set = tap_set,
+    .ring_start = tap_ring_start,
+    .ring_stop = tap_ring_stop,
     .open = tap_open,
     .close = tap_close,
+    .info = tap_info,
 };

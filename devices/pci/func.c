@@ -262,5 +262,7 @@ void pci_func_fini(struct pci_func *f)
         bar_unmap(f, i);
     pci_bus_detach(f);
     free(f->vectors);
+    free(f->wires);
     f->vectors = NULL;
+    f->wires = NULL;
 }

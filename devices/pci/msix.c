@@ -29,6 +29,12 @@ bool pci_msix_enabled(const struct pci_func *f)
     return f->nvectors && control(f) & PCI_MSIX_FLAGS_ENABLE;
 }
 
+static bool may_send(const struct pci_func *f, const struct pci_vector *v)
+{
+    return !(v->flags & VECTOR_MASKED) &&
+           (control(f) & (PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL)) == PCI_MSIX_FLAGS_ENABLE;
+}
+
 void pci_msix_fire(struct pci_func *f, unsigned vector)
 {
     struct msi_sink *sink = f->dev->env->msi;
@@ -37,7 +43,7 @@ void pci_msix_fire(struct pci_func *f, unsigned vector)
     if (vector >= f->nvectors || !pci_msix_enabled(f))
         return;
     v = &f->vectors[vector];
-    if (v->flags & VECTOR_MASKED || control(f) & PCI_MSIX_FLAGS_MASKALL) {
+    if (!may_send(f, v)) {
         v->flags |= VECTOR_PENDING;
         return;
     }
@@ -45,12 +51,54 @@ void pci_msix_fire(struct pci_func *f, unsigned vector)
     sink->send(sink, (struct msi){.addr = v->addr, .data = v->data});
 }
 
-void pci_msix_update(struct pci_func *f)
+/* Has the host's kernel send what the vector says now, or nothing. */
+static void rewire(struct pci_func *f, unsigned vector)
+{
+    struct msi_sink *sink = f->dev->env->msi;
+    const struct pci_vector *v = &f->vectors[vector];
+    struct pci_wire *w = &f->wires[vector];
+    bool want = w->fd >= 0 && sink->wire && may_send(f, v);
+
+    if (w->live && want && w->as.addr == v->addr && w->as.data == v->data)
+        return;
+    if (w->live)
+        sink->unwire(sink, w->fd);
+    w->as = (struct msi){.addr = v->addr, .data = v->data};
+    w->live = want && !sink->wire(sink, w->fd, w->as);
+}
+
+void pci_msix_wire(struct pci_func *f, unsigned vector, int fd)
+{
+    if (vector >= f->nvectors || f->wires[vector].fd >= 0)
+        return;
+    f->wires[vector].fd = fd;
+    rewire(f, vector);
+}
+
+void pci_msix_unwire(struct pci_func *f, int fd)
 {
     for (unsigned i = 0; i < f->nvectors; i++) {
-        if (f->vectors[i].flags & VECTOR_PENDING)
-            pci_msix_fire(f, i);
+        struct pci_wire *w = &f->wires[i];
+
+        if (w->fd != fd)
+            continue;
+        if (w->live)
+            f->dev->env->msi->unwire(f->dev->env->msi, fd);
+        *w = (struct pci_wire){.fd = -1};
     }
+}
+
+static void changed(struct pci_func *f, unsigned vector)
+{
+    if (f->vectors[vector].flags & VECTOR_PENDING)
+        pci_msix_fire(f, vector);
+    rewire(f, vector);
+}
+
+void pci_msix_update(struct pci_func *f)
+{
+    for (unsigned i = 0; i < f->nvectors; i++)
+        changed(f, i);
 }
 
 static uint64_t msix_read(struct region *r, uint64_t off, unsigned size)
@@ -102,10 +150,9 @@ static void msix_write(struct region *r, uint64_t off, uint64_t val, unsigned si
         break;
     case PCI_MSIX_ENTRY_VECTOR_CTRL:
         v->flags = (v->flags & ~VECTOR_MASKED) | (val & PCI_MSIX_ENTRY_CTRL_MASKBIT ? VECTOR_MASKED : 0);
-        if (v->flags & VECTOR_PENDING)
-            pci_msix_fire(f, vector);
         break;
     }
+    changed(f, vector);
 }
 
 static const struct region_ops msix_ops = {.read = msix_read, .write = msix_write, .sizes = 4};
@@ -131,6 +178,9 @@ void pci_add_msix(struct pci_func *f, unsigned bar, unsigned n)
     f->msix_cap = pci_add_capability(f, cap, wmask, sizeof(cap));
     f->nvectors = n;
     f->vectors = xcalloc(n, sizeof(*f->vectors));
+    f->wires = xcalloc(n, sizeof(*f->wires));
+    for (unsigned i = 0; i < n; i++)
+        f->wires[i].fd = -1;
     f->msix_region = (struct region){.name = f->dev->id, .ops = &msix_ops};
     pci_add_bar(f, bar, false, &f->msix_region, 2 * half);
     device_add_state(f->dev, "msix", &vector_desc, f->vectors, n);

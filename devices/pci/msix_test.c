@@ -137,6 +137,54 @@ static void the_function_mask_holds_all_back(void **state)
     assert_int_equal(get(b, PBA, 4), 4);
 }
 
+/* What the host's kernel sends follows what the guest programs; the descriptors are never used. */
+static void a_wire_follows_its_vector(void **state)
+{
+    struct bench *b = *state;
+    const struct test_wire *w = b->t.wires;
+
+    pci_msix_wire(b->func, 3, 100);
+    assert_int_equal(b->t.nwires, 0); /* all is off */
+    control(b, PCI_MSIX_FLAGS_ENABLE);
+    assert_int_equal(b->t.nwires, 0); /* masked */
+    program(b, 3, 0xfee00000, 7, false);
+    assert_int_equal(b->t.nwires, 1);
+    assert_int_equal(w->fd, 100);
+    assert_int_equal(w->msi.addr, 0xfee00000);
+    assert_int_equal(w->msi.data, 7);
+    program(b, 3, 0xfee01000, 8, false); /* to another CPU, say */
+    assert_int_equal(b->t.nwires, 1);
+    assert_int_equal(w->msi.addr, 0xfee01000);
+    assert_int_equal(w->msi.data, 8);
+    control(b, PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL);
+    assert_int_equal(b->t.nwires, 0);
+    pci_msix_fire(b->func, 3); /* somebody else has heard the signal meanwhile */
+    control(b, PCI_MSIX_FLAGS_ENABLE);
+    assert_int_equal(b->t.nwires, 1);
+    assert_int_equal(b->t.nmsis, 1);
+    program(b, 3, 0xfee01000, 8, true);
+    assert_int_equal(b->t.nwires, 0);
+    pci_msix_unwire(b->func, 100);
+    program(b, 3, 0xfee01000, 8, false);
+    assert_int_equal(b->t.nwires, 0);
+}
+
+static void a_vector_has_one_wire(void **state)
+{
+    struct bench *b = *state;
+
+    control(b, PCI_MSIX_FLAGS_ENABLE);
+    program(b, 3, 0xfee00000, 7, false);
+    pci_msix_wire(b->func, 3, 100);
+    pci_msix_wire(b->func, 3, 101);
+    pci_msix_wire(b->func, VECTORS, 102);
+    assert_int_equal(b->t.nwires, 1);
+    assert_int_equal(b->t.wires[0].fd, 100);
+    for (int fd = 100; fd < 103; fd++)
+        pci_msix_unwire(b->func, fd);
+    assert_int_equal(b->t.nwires, 0);
+}
+
 static void vectors_out_of_range_are_dropped(void **state)
 {
     struct bench *b = *state;
@@ -195,6 +243,8 @@ int main(void)
         TEST(nothing_is_sent_while_disabled),
         TEST(a_masked_vector_is_sent_once_when_unmasked),
         TEST(the_function_mask_holds_all_back),
+        TEST(a_wire_follows_its_vector),
+        TEST(a_vector_has_one_wire),
         TEST(vectors_out_of_range_are_dropped),
         TEST(accesses_of_every_place_and_width_are_safe),
         TEST(reset_masks_and_forgets),

@@ -50,6 +50,12 @@ struct pci_vector { /* one MSI-X table entry */
     uint32_t flags;
 };
 
+struct pci_wire { /* an eventfd whose signals are a vector's messages */
+    int fd;       /* borrowed; -1: none */
+    bool live;    /* the host's kernel sends them, as: */
+    struct msi as;
+};
+
 struct pci_state {
     uint8_t cfg[PCI_CFG_SPACE_SIZE];
 };
@@ -65,7 +71,8 @@ struct pci_func {
     unsigned cap_last, cap_end;        /* offsets: the last capability, the first free byte */
     struct pci_bar bars[PCI_STD_NUM_BARS];
     unsigned msix_cap, nvectors; /* 0: no MSI-X */
-    struct pci_vector *vectors;  /* owned */
+    struct pci_vector *vectors;  /* owned, as is the next */
+    struct pci_wire *wires;      /* by vector */
     struct region msix_region;
     struct irq intx_line;
     bool intx; /* what the device asks for */
@@ -92,6 +99,12 @@ void pci_add_msix(struct pci_func *f, unsigned bar, unsigned n);
  * Bus Master Enable is not asked for. */
 void pci_msix_fire(struct pci_func *f, unsigned vector);
 bool pci_msix_enabled(const struct pci_func *f);
+/*
+ * As long as the vector may send, the host's kernel sends its message for each signal of `fd`; else, and where the
+ * kernel cannot, the signal stays for whoever waits for it.  A vector has one such descriptor; others are left alone.
+ */
+void pci_msix_wire(struct pci_func *f, unsigned vector, int fd);
+void pci_msix_unwire(struct pci_func *f, int fd); /* before it is closed; no-op when it is not wired */
 /* Level of the function's INTx pin; nothing goes out while MSI-X is on or Interrupt Disable is set. */
 void pci_set_intx(struct pci_func *f, bool level);
 

@@ -16,5 +16,5 @@ void pci_intx_update(struct pci_func *f);
 
 /* msix.c */
 void pci_msix_reset(struct pci_func *f);
-/* After the guest changed the control word: sends what no longer is masked. */
+/* After the guest changed the control word: sends what no longer is masked, rewires what now is. */
 void pci_msix_update(struct pci_func *f);

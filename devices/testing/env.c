@@ -42,6 +42,34 @@ static void msi_send(struct msi_sink *s, struct msi m)
     pthread_mutex_unlock(&t->lock);
 }
 
+static int msi_wire(struct msi_sink *s, int fd, struct msi m)
+{
+    struct test_env *t = container_of(s, struct test_env, sink);
+    int rc = 0;
+
+    pthread_mutex_lock(&t->lock);
+    if (t->nwires == TEST_WIRES)
+        rc = -ENOSPC;
+    else
+        t->wires[t->nwires++] = (struct test_wire){fd, m};
+    pthread_mutex_unlock(&t->lock);
+    return rc;
+}
+
+/* As with doorbells, it must be there. */
+static void msi_unwire(struct msi_sink *s, int fd)
+{
+    struct test_env *t = container_of(s, struct test_env, sink);
+    unsigned i = 0;
+
+    pthread_mutex_lock(&t->lock);
+    while (i < t->nwires && t->wires[i].fd != fd)
+        i++;
+    assert(i < t->nwires);
+    t->wires[i] = t->wires[--t->nwires];
+    pthread_mutex_unlock(&t->lock);
+}
+
 static int doorbell_add(struct device_env *env, const struct doorbell *d)
 {
     struct test_env *t = test_env_of(env);
@@ -95,7 +123,7 @@ void test_env_init(struct test_env *t, uint64_t ram)
 {
     struct err err;
 
-    *t = (struct test_env){.sink.send = msi_send};
+    *t = (struct test_env){.sink = {msi_send, msi_wire, msi_unwire}};
     pthread_mutex_init(&t->lock, NULL);
     t->env.pio = bus_create("pio", 65536);
     t->env.mmio = bus_create("mmio", 1ull << 46);
@@ -114,7 +142,7 @@ void test_env_init(struct test_env *t, uint64_t ram)
 
 void test_env_fini(struct test_env *t)
 {
-    assert(!t->ndoorbells);
+    assert(!t->ndoorbells && !t->nwires);
     loop_destroy(t->io_loop);
     loop_destroy(t->env.loop);
     bus_destroy(t->env.mmio);

@@ -5,7 +5,7 @@
 #pragma once
 #include "devices/core/device.h"
 
-enum { TEST_LINES = 24, TEST_MSIS = 64, TEST_DOORBELLS = 64 };
+enum { TEST_LINES = 24, TEST_MSIS = 64, TEST_DOORBELLS = 64, TEST_WIRES = 8 };
 
 struct test_line {
     bool level;
@@ -18,6 +18,11 @@ struct test_env {
     struct test_line lines[TEST_LINES];
     struct msi msis[TEST_MSIS]; /* the first ones */
     unsigned nmsis;             /* all */
+    struct test_wire {
+        int fd;
+        struct msi msi;
+    } wires[TEST_WIRES]; /* eventfds that mean messages */
+    unsigned nwires;
     struct doorbell doorbells[TEST_DOORBELLS];
     unsigned ndoorbells;
     bool no_doorbells;            /* refuse them, as hosts without do */

@@ -5,6 +5,7 @@
 #include "vmm/base/cleanup.h"
 
 struct netscript *netscript;
+uint64_t netscript_rings;
 
 static struct netscript *script_of(struct net *n)
 {
@@ -92,6 +93,27 @@ static void script_set(struct net *n, net_offloads_t guest, unsigned queues)
     script_of(n)->queues = queues;
 }
 
+static int script_ring_start(struct net *n, unsigned ring, const struct ring *r, uint64_t features)
+{
+    struct netscript *s = script_of(n);
+
+    assert(ring < NETSCRIPT_RINGS && !s->rings[ring].size);
+    if (s->refuses)
+        return -EIO;
+    s->rings[ring] = *r;
+    s->ring_features = features;
+    return 0;
+}
+
+static uint16_t script_ring_stop(struct net *n, unsigned ring)
+{
+    struct netscript *s = script_of(n);
+
+    assert(s->rings[ring].size);
+    s->rings[ring] = (struct ring){0};
+    return s->next;
+}
+
 static int script_open(struct net *n, struct err *err)
 {
     (void)err;
@@ -99,7 +121,7 @@ static int script_open(struct net *n, struct err *err)
     netscript->room = UINT32_MAX;
     netscript->cls = *n->cls;
     n->cls = &netscript->cls;
-    n->lim = (struct net_limits){.queues = NET_QUEUES_MAX, .mtu = 9000};
+    n->lim = (struct net_limits){.queues = NET_QUEUES_MAX, .mtu = 9000, .rings = netscript_rings};
     return 0;
 }
 
@@ -118,6 +140,8 @@ const struct net_class net_null = {
     .next = script_next,
     .send = script_send,
     .set = script_set,
+    .ring_start = script_ring_start,
+    .ring_stop = script_ring_stop,
     .open = script_open,
     .close = script_close,
 };

@@ -225,7 +225,10 @@ int virtio_mmio_attach(struct virtio *v, uint64_t base, unsigned gsi, struct err
     struct device *d = &v->dev;
     struct mmio *m = xcalloc(1, sizeof(*m));
 
-    m->t = (struct virtio_transport){queue_interrupt, config_interrupt, notify_doorbell, detach};
+    m->t = (struct virtio_transport){.queue_interrupt = queue_interrupt,
+                                     .config_interrupt = config_interrupt,
+                                     .notify_doorbell = notify_doorbell,
+                                     .detach = detach};
     m->v = v;
     m->region = (struct region){.name = d->id, .ops = &window_ops, .lane = &d->lane, .len = VIRTIO_MMIO_WINDOW};
     m->irq = d->env->line(d->env, gsi);

@@ -4,10 +4,13 @@
  * receives.
  *
  * The card pulls: a frame stays with the backend until the guest has room for it, and one that the backend has no room
- * for stays in the guest's queue.  No RSS and no hashes.
+ * for stays in the guest's queue.  A backend that serves rings itself (vhost) is lent them while the link is up.  No
+ * RSS and no hashes.
  */
 #include <linux/if_ether.h>
+#include <linux/virtio_config.h>
 #include <linux/virtio_ids.h>
+#include <linux/virtio_ring.h>
 #include <stdio.h>
 #include <sys/random.h>
 
@@ -60,6 +63,7 @@ struct vnet {
     struct net_user user;
     uint8_t mac[ETH_ALEN];
     bool unplugged, far_end_down; /* says the user; says the backend */
+    bool lends;                   /* the backend serves rings itself */
     struct work again;            /* there may be more to receive */
     struct vq_chain chains[QUEUE_SIZE];
     struct vnet_state s;
@@ -138,6 +142,12 @@ static bool wants(const struct vnet *n, const struct net_frame *f)
 
 /* ---- Frames. ---- */
 
+/* What whoever moves the frames must know of. */
+static const uint64_t ring_features =
+    BIT(VIRTIO_F_RING_PACKED) | BIT(VIRTIO_RING_F_INDIRECT_DESC) | BIT(VIRTIO_RING_F_EVENT_IDX) |
+    BIT(VIRTIO_NET_F_MRG_RXBUF) | BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_HOST_TSO4) | BIT(VIRTIO_NET_F_HOST_TSO6) |
+    BIT(VIRTIO_NET_F_HOST_ECN) | BIT(VIRTIO_NET_F_HOST_UFO) | BIT(VIRTIO_NET_F_HOST_USO);
+
 static unsigned pairs_in_use(const struct vnet *n)
 {
     return virtio_has(&n->v, VIRTIO_NET_F_MQ) ? n->s.pairs : 1;
@@ -213,6 +223,8 @@ static void to_guest(struct vnet *n, unsigned pair)
     unsigned refused = 0;
     struct net_frame f;
 
+    if (vq_lent(q))
+        return;
     while (refused < REFUSED_BATCH && net_peek(n->net, pair, &f)) {
         if (!link_up(n)) {
             net_drop(n->net, NET_DROP_DOWN);
@@ -254,10 +266,55 @@ static void from_guest(struct vnet *n, struct vq *q, unsigned pair)
     vq_flush(q);
 }
 
+/* Gives a queue to a backend that serves rings itself, if there is one and it takes it. */
+static bool lend(struct vnet *n, struct vq *q)
+{
+    unsigned ring = vq_index(q);
+    struct ring r;
+    int rc;
+
+    if (!n->lends || !link_up(n) || ring / 2 >= pairs_in_use(n) || vq_lend(q, &r))
+        return false;
+    rc = net_ring_start(n->net, ring, &r, n->v.features);
+    if (!rc)
+        return true;
+    vq_take_back(q, r.next);
+    n->lends = false;
+    log_msg(LOG_WARN, "%s: the network cannot serve the guest's rings itself (%s); they are served here", n->v.dev.id,
+            strerror(-rc));
+    return false;
+}
+
+static void vnet_recall(struct virtio *v, struct vq *q)
+{
+    vq_take_back(q, net_ring_stop(vnet_of(v)->net, vq_index(q)));
+}
+
+/* A queue may have chains. */
+static void serve(struct vnet *n, struct vq *q)
+{
+    unsigned pair = vq_index(q) / 2;
+
+    if (lend(n, q))
+        return;
+    if (vq_index(q) % 2)
+        from_guest(n, q, pair);
+    else if (pair < pairs_in_use(n))
+        to_guest(n, pair);
+}
+
+/* Those that should not be lent any more are taken back. */
+static void recall_from(struct vnet *n, unsigned pair)
+{
+    for (unsigned i = 2 * pair; i < 2 * n->queues; i++)
+        if (vq_lent(virtio_queue(&n->v, i)))
+            vnet_recall(&n->v, virtio_queue(&n->v, i));
+}
+
 static void receive_all(struct vnet *n)
 {
     for (unsigned i = 0; i < pairs_in_use(n); i++)
-        to_guest(n, i);
+        serve(n, rx_queue(n, i));
 }
 
 static void vnet_again(struct work *w, int ret)
@@ -390,6 +447,7 @@ static bool set_pairs(struct vnet *n, uint8_t cmd, struct vq_chain *c)
     if (!read_le16(c, &pairs) || !pairs || pairs > n->queues)
         return false;
     n->s.pairs = pairs;
+    recall_from(n, pairs);
     tell_backend(n);
     receive_all(n);
     return true;
@@ -463,12 +521,8 @@ static void vnet_queue(struct virtio *v, struct vq *q)
 
     if (i == data && virtio_has(v, VIRTIO_NET_F_CTRL_VQ))
         control(n, q);
-    else if (i >= data)
-        return;
-    else if (i % 2)
-        from_guest(n, q, i / 2);
-    else if (i / 2 < pairs_in_use(n))
-        to_guest(n, i / 2);
+    else if (i < data)
+        serve(n, q);
 }
 
 static void vnet_reset(struct virtio *v)
@@ -504,6 +558,7 @@ static const struct virtio_ops vnet_ops = {
     .reset = vnet_reset,
     .activate = vnet_activate,
     .queue = vnet_queue,
+    .recall = vnet_recall,
 };
 
 /* In the lane: the link may have changed. */
@@ -513,6 +568,15 @@ static void link_changed(struct vnet *n)
         return;
     show_status(n);
     virtio_config_changed(&n->v);
+    if (!link_up(n))
+        recall_from(n, 0);
+    for (unsigned i = 0; i < 2 * pairs_in_use(n); i++)
+        serve(n, virtio_queue(&n->v, i));
+}
+
+static void vnet_broken(struct net_user *u, const char *why)
+{
+    virtio_broken(&container_of(u, struct vnet, user)->v, why);
 }
 
 static void vnet_link(struct net_user *u, bool up)
@@ -584,13 +648,15 @@ static const struct state_desc vnet_desc = {
 static int open_backend(struct vnet *n, struct err *err)
 {
     const struct net_class *cls = net_class_find(n->backend.is.name);
+    struct net_limits card;
     int rc;
 
-    n->user = (struct net_user){vnet_readable, vnet_writable, vnet_link};
+    n->user = (struct net_user){vnet_readable, vnet_writable, vnet_link, vnet_broken};
     n->net = n->backend.obj;
     if (n->mtu && n->mtu < MTU_MIN)
         return err_set(err, EINVAL, "mtu=%u is too small; it is %d to %d", n->mtu, MTU_MIN, MTU_MAX);
-    rc = net_open(cls, n->net, &n->v.dev, &n->user, &(struct net_limits){n->queues, (uint16_t)n->mtu}, err);
+    card = (struct net_limits){n->queues, (uint16_t)n->mtu, n->pcap ? 0 : ring_features | guest_offloads};
+    rc = net_open(cls, n->net, &n->v.dev, &n->user, &card, err);
     if (rc)
         return rc;
     if (n->queues > net_limits(n->net)->queues)
@@ -617,7 +683,11 @@ static int vnet_init(struct device *d, struct err *err)
     if (n->mtu)
         n->v.offered |= BIT(VIRTIO_NET_F_MTU);
     device_add_state(d, "", &vnet_desc, &n->s, 1);
-    return virtio_init(&n->v, &vnet_ops, err);
+    rc = virtio_init(&n->v, &vnet_ops, err);
+    n->lends = net_limits(n->net)->rings;
+    if (n->lends)
+        n->v.offered &= ~(ring_features | guest_offloads) | net_limits(n->net)->rings;
+    return rc;
 }
 
 /* What a snapshot's driver knew of the link may be wrong by now, and the network does not know where the guest is. */

@@ -361,6 +361,16 @@ static void config_interrupt(struct virtio_transport *t, uint16_t vector)
     interrupt(container_of(t, struct virtio_pci, transport), vector, ISR_CONFIG);
 }
 
+static void queue_wire(struct virtio_transport *t, uint16_t vector, int fd, bool on)
+{
+    struct virtio_pci *p = container_of(t, struct virtio_pci, transport);
+
+    if (on)
+        pci_msix_wire(&p->func, vector, fd);
+    else
+        pci_msix_unwire(&p->func, fd);
+}
+
 static struct doorbell notify_doorbell(struct virtio_transport *t, unsigned queue)
 {
     struct virtio_pci *p = container_of(t, struct virtio_pci, transport);
@@ -440,7 +450,7 @@ int virtio_pci_attach(struct virtio *v, int slot, struct err *err)
     int ret;
 
     p->v = v;
-    p->transport = (struct virtio_transport){queue_interrupt, config_interrupt, notify_doorbell, detach};
+    p->transport = (struct virtio_transport){queue_interrupt, config_interrupt, queue_wire, notify_doorbell, detach};
     ret = pci_func_init(&p->func, &v->dev, slot, &ids, &func_ops, err);
     if (ret) {
         free(p);

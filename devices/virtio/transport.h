@@ -10,6 +10,9 @@ struct virtio_transport {
     /* Used-buffer interrupt of a queue (vector is the guest's choice for it; VIRTIO_NO_VECTOR: none). */
     void (*queue_interrupt)(struct virtio_transport *t, unsigned queue, uint16_t vector);
     void (*config_interrupt)(struct virtio_transport *t, uint16_t vector);
+    /* Of a queue that is lent: have the host's kernel send the vector's interrupt whenever `fd` is signalled, or no
+     * more. What it does not take is left in the eventfd.  NULL: it takes none. */
+    void (*queue_wire)(struct virtio_transport *t, uint16_t vector, int fd, bool on);
     /* The guest's addresses for queue notifications, to be made doorbells when queues go live; undone by reset. */
     struct doorbell (*notify_doorbell)(struct virtio_transport *t, unsigned queue);
     /* virtio_fini(): the transport leaves the bus and frees itself. */

@@ -66,6 +66,12 @@ static void dispatch_all(struct virtio *v)
         vq_dispatch(&v->core->queues[i]);
 }
 
+static void recall_all(struct virtio *v)
+{
+    for (unsigned i = 0; i < v->nqueues; i++)
+        vq_recall(&v->core->queues[i]);
+}
+
 static void reset_queue(struct vq *q)
 {
     vq_stop(q);
@@ -121,7 +127,10 @@ static void hook_start(struct device_hook *h)
 
 static void hook_stop(struct device_hook *h)
 {
-    container_of(h, struct virtio_core, hook)->running = false;
+    struct virtio_core *c = container_of(h, struct virtio_core, hook);
+
+    recall_all(c->v);
+    c->running = false;
 }
 
 int virtio_init(struct virtio *v, const struct virtio_ops *ops, struct err *err)
@@ -196,6 +205,7 @@ void virtio_broken(struct virtio *v, const char *why)
     if (c->s.status & VIRTIO_CONFIG_S_NEEDS_RESET)
         return;
     c->s.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+    recall_all(v);
     log_guest(&c->limit, "%s: stopped until the guest resets it: %s", v->dev.id, why);
     tell_config(v);
 }
@@ -318,7 +328,7 @@ void virtio_queue_set(struct virtio *v, uint16_t queue, enum virtio_queue_reg re
             q->s->size = (uint32_t)val;
         break;
     case VQ_VECTOR:
-        q->s->vector = (uint16_t)val;
+        vq_rewire(q, (uint16_t)val);
         break;
     case VQ_ENABLE:
         enable_queue(q);
@@ -358,6 +368,7 @@ void virtio_notify(struct virtio *v, uint16_t queue)
 
 void virtio_notify_mapped(struct virtio *v, bool mapped)
 {
+    recall_all(v); /* doorbells are theirs as well */
     v->core->notify_mapped = mapped;
     for (unsigned i = 0; i < v->nqueues; i++)
         vq_doorbell(&v->core->queues[i]);

@@ -4,6 +4,7 @@
  */
 #pragma once
 #include "devices/core/device.h"
+#include "devices/core/ring.h"
 
 struct virtio;
 struct vq;
@@ -41,6 +42,7 @@ struct virtio_ops {
     void (*queue)(struct virtio *v, struct vq *q);                  /* "q may have chains": pop until 0 */
     void (*queue_reset)(struct virtio *v, struct vq *q);            /* one queue alone [2.6.1]; lane drained */
     void (*config_written)(struct virtio *v, size_t off, size_t n); /* after the bytes in v->config changed */
+    void (*recall)(struct virtio *v, struct vq *q); /* a queue that is lent must be taken back now: vq_take_back() */
 };
 
 /*
@@ -67,6 +69,16 @@ void vq_flush(struct vq *q);
 unsigned vq_index(const struct vq *q);
 unsigned vq_size(const struct vq *q); /* ring slots; 0 when it is not live */
 
+/*
+ * Lends a queue, with nothing in flight, to someone who serves its ring himself: it has no chains for the device until
+ * vq_take_back(), and ops->queue is not called.  From that callback, again after each recall.  -errno where that cannot
+ * be (packed rings, a board without doorbells): the device serves it.
+ */
+int vq_lend(struct vq *q, struct ring *ret) must_check;
+/* `next` is where he stopped, all before it used. */
+void vq_take_back(struct vq *q, uint16_t next);
+bool vq_lent(const struct vq *q);
+
 struct vq *virtio_queue(struct virtio *v, unsigned index);
 /* The device changed v->config: bumps the generation and tells the driver. */
 void virtio_config_changed(struct virtio *v);
@@ -82,7 +94,8 @@ struct virtio {
     struct device dev;
     const struct virtio_ops *ops;
     unsigned nqueues;
-    uint64_t offered;  /* ops->features, unless the device sets it before virtio_init(); the core adds its own */
+    uint64_t offered;  /* ops->features, unless the device sets it before virtio_init(); the core adds its own, of
+                          which the device may take some away after it */
     uint64_t features; /* negotiated; final in activate() */
     uint8_t *config; /* config_size plain little-endian bytes, filled by the device after virtio_init() and in reset */
     struct virtio_core *core;

@@ -23,6 +23,10 @@ void vq_dispatch(struct vq *q)
 
     if (!q->layout || !v->core->running || v->core->draining || v->core->s.status & VIRTIO_CONFIG_S_NEEDS_RESET)
         return;
+    if (vq_lent(q)) {
+        eventfd_write(q->watch.fd, 1);
+        return;
+    }
     q->budget = q->s->size;
     if (v->ops->queue)
         v->ops->queue(v, q);
@@ -55,7 +59,7 @@ void vq_init(struct vq *q, struct virtio *v, unsigned index)
     q->free_iovs = xcalloc(max, sizeof(q->free_iovs[0]));
     q->inflight = xcalloc(max, sizeof(q->inflight[0]));
     q->again = (struct work){.lane = &v->dev.lane, .done = vq_again};
-    q->watch.fd = -1;
+    q->watch.fd = q->call.fd = -1;
 }
 
 void vq_fini(struct vq *q)
@@ -112,6 +116,7 @@ void vq_start(struct vq *q)
 
 void vq_stop(struct vq *q)
 {
+    vq_recall(q);
     q->layout = NULL;
     q->life++;
     vq_doorbell(q);
@@ -162,7 +167,7 @@ static int pop(struct vq *q, struct vq_chain *ret, bool arm)
 {
     int rc;
 
-    if (!q->layout || !q->v->core->running || q->v->core->draining)
+    if (!q->layout || !q->v->core->running || q->v->core->draining || vq_lent(q))
         return 0;
     if (q->v->core->s.status & VIRTIO_CONFIG_S_NEEDS_RESET)
         return -EPROTO;

@@ -59,6 +59,7 @@ struct vq {
     struct work again; /* posted when the budget is spent */
     struct doorbell bell;
     struct watch watch; /* of bell.fd, -1: none */
+    struct watch call;  /* while the queue is lent: of the eventfd that means an interrupt; fd -1: it is not */
 };
 
 struct virtio_core {
@@ -87,6 +88,9 @@ void vq_stop(struct vq *q);
 void vq_dispatch(struct vq *q);
 /* Doorbell of a live queue on or off, as core->notify_mapped says. */
 void vq_doorbell(struct vq *q);
+/* loan.c: has the device take back a queue that is lent; the interrupt's vector, lent or not. */
+void vq_recall(struct vq *q);
+void vq_rewire(struct vq *q, uint16_t vector);
 /* -EPROTO, after virtio_broken(). */
 int vq_broken(struct vq *q, const char *why);
 

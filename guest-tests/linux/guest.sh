@@ -183,6 +183,12 @@ flaps)
     ;;
 wire)
     ip link set eth0 up
+    for i in $(seq 0$(word restarts)); do # the driver goes, and comes again
+        card=$(basename "$(readlink /sys/class/net/eth0/device)")
+        echo "$card" >/sys/bus/virtio/drivers/virtio_net/unbind
+        echo "$card" >/sys/bus/virtio/drivers/virtio_net/bind
+        ip link set eth0 up
+    done
     ip addr add 10.9.0.$(word me)/24 dev eth0
     mkdir /www
     dd if=/dev/zero of=/www/zeroes bs=1M count=$(word mib) 2>/dev/null

@@ -45,4 +45,10 @@ struct msi {
 /* Whoever delivers MSIs.  Any thread, any lane held. */
 struct msi_sink {
     void (*send)(struct msi_sink *s, struct msi m);
+    /*
+     * For signals that come from the host's kernel: the eventfd's next ones are `m`, and leave it, until unwire(),
+     * which comes before it is closed and before the machine is reset.  0 or -errno; both NULL: cannot.
+     */
+    int (*wire)(struct msi_sink *s, int fd, struct msi m);
+    void (*unwire)(struct msi_sink *s, int fd);
 };

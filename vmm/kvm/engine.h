@@ -6,6 +6,7 @@
 
 #include "vmm/cpu/cpuid.h"
 #include "vmm/kvm/ioapic.h"
+#include "vmm/kvm/msg.h"
 #include "vmm/kvm/vm.h"
 
 /* One exit, for reports. */
@@ -41,6 +42,13 @@ struct bell {
 };
 enum { BELLS_MAX = 1000 }; /* KVM's own limit, NR_IOBUS_DEVS */
 
+/* An eventfd whose signals are messages; its place in the table says which GSI beyond the I/O APIC's is its own. */
+struct wire {
+    int fd; /* -1: free */
+    struct irq_msg msg;
+};
+enum { WIRES_MAX = 256 };
+
 struct vm {
     struct gmem *mem; /* borrowed, as the next three */
     struct bus *pio, *mmio;
@@ -57,6 +65,12 @@ struct vm {
 
     struct msi_sink msi;
     struct ioapic ioapic; /* unused with `pit`: it is in KVM then */
+
+    pthread_mutex_t route_lock;        /* a leaf, of the next four */
+    struct irq_msg level[IOAPIC_PINS]; /* of the pins that are level-triggered: */
+    uint32_t levels;                   /* those */
+    struct wire *wires;
+    unsigned nwires;
 
     struct kvm_clock_data clock; /* when the CPUs were stopped, as the host's TSC below */
     bool has_clock;

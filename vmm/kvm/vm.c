@@ -14,7 +14,6 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/cpu/regs.h"
 #include "vmm/kvm/engine.h"
-#include "vmm/kvm/msg.h"
 
 static_assert(IOAPIC_PINS == (int)VM_IOAPIC_PINS, "one I/O APIC has all lines");
 enum { XAPIC_ID_MAX = 254 };
@@ -31,7 +30,7 @@ union msr_arg {
 };
 union route_arg {
     struct kvm_irq_routing head;
-    ROOM_FOR(kvm_irq_routing, kvm_irq_routing_entry, IOAPIC_PINS);
+    ROOM_FOR(kvm_irq_routing, kvm_irq_routing_entry, IOAPIC_PINS + WIRES_MAX);
 };
 
 /* --- interrupts --- */
@@ -53,24 +52,91 @@ struct msi_sink *vm_msi(struct vm *vm)
     return &vm->msi;
 }
 
-/* KVM exits for EOIs of the vectors that these routes name, and uses them for nothing else. */
+static void add_route(union route_arg *a, uint32_t gsi, const struct irq_msg *m)
+{
+    a->head.entries[a->head.nr++] = (struct kvm_irq_routing_entry){
+        .gsi = gsi,
+        .type = KVM_IRQ_ROUTING_MSI,
+        .u.msi = {.address_lo = m->addr_lo, .address_hi = m->addr_hi, .data = m->data},
+    };
+}
+
+/* Tells KVM all routes.  It exits for EOIs of the vectors that the pins' name, and uses those for nothing else. */
+static int set_routes(struct vm *vm)
+{
+    union route_arg arg = {.head.nr = 0};
+
+    for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
+        if (vm->levels >> pin & 1)
+            add_route(&arg, pin, &vm->level[pin]);
+    for (unsigned i = 0; i < vm->nwires; i++)
+        if (vm->wires[i].fd >= 0)
+            add_route(&arg, IOAPIC_PINS + i, &vm->wires[i].msg);
+    return ioctl(vm->fd, KVM_SET_GSI_ROUTING, &arg) < 0 ? -errno : 0;
+}
+
 static void level_changed(struct ioapic *io)
 {
     struct vm *vm = container_of(io, struct vm, ioapic);
-    union route_arg arg = {.head.nr = 0};
 
+    pthread_mutex_lock(&vm->route_lock);
+    vm->levels = 0;
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++) {
-        struct irq_msg msg;
         struct msi m;
 
-        if (ioapic_level_msi(io, pin, &m) && irq_msg_from_msi(m, vm->wide_ids, &msg))
-            arg.head.entries[arg.head.nr++] = (struct kvm_irq_routing_entry){
-                .gsi = pin,
-                .type = KVM_IRQ_ROUTING_MSI,
-                .u.msi = {.address_lo = msg.addr_lo, .address_hi = msg.addr_hi, .data = msg.data},
-            };
+        if (ioapic_level_msi(io, pin, &m) && irq_msg_from_msi(m, vm->wide_ids, &vm->level[pin]))
+            vm->levels |= 1u << pin;
     }
-    ioctl(vm->fd, KVM_SET_GSI_ROUTING, &arg);
+    set_routes(vm);
+    pthread_mutex_unlock(&vm->route_lock);
+}
+
+static int irqfd(struct vm *vm, unsigned i, uint32_t flags)
+{
+    struct kvm_irqfd arg = {.fd = (uint32_t)vm->wires[i].fd, .gsi = IOAPIC_PINS + i, .flags = flags};
+
+    return ioctl(vm->fd, KVM_IRQFD, &arg) < 0 ? -errno : 0;
+}
+
+/* With `vm->pit` the routes are KVM's own, which ours would replace. */
+static int msi_wire(struct msi_sink *sink, int fd, struct msi m)
+{
+    struct vm *vm = container_of(sink, struct vm, msi);
+    struct irq_msg msg;
+    unsigned i = 0;
+    int rc;
+
+    if (vm->pit || !irq_msg_from_msi(m, vm->wide_ids, &msg))
+        return -ENOSYS;
+    pthread_mutex_lock(&vm->route_lock);
+    while (i < vm->nwires && vm->wires[i].fd >= 0)
+        i++;
+    rc = i < WIRES_MAX ? 0 : -ENOSPC;
+    if (!rc) {
+        if (i == vm->nwires && !(vm->wires = realloc(vm->wires, ++vm->nwires * sizeof(*vm->wires))))
+            abort();
+        vm->wires[i] = (struct wire){fd, msg};
+        rc = set_routes(vm);
+        if (!rc)
+            rc = irqfd(vm, i, 0);
+        if (rc)
+            vm->wires[i].fd = -1;
+    }
+    pthread_mutex_unlock(&vm->route_lock);
+    return rc;
+}
+
+static void msi_unwire(struct msi_sink *sink, int fd)
+{
+    struct vm *vm = container_of(sink, struct vm, msi);
+
+    pthread_mutex_lock(&vm->route_lock);
+    for (unsigned i = 0; i < vm->nwires; i++)
+        if (vm->wires[i].fd == fd) {
+            irqfd(vm, i, KVM_IRQFD_FLAG_DEASSIGN);
+            vm->wires[i].fd = -1;
+        }
+    pthread_mutex_unlock(&vm->route_lock);
 }
 
 static void line_set(void *far, unsigned pin, bool level)
@@ -385,7 +451,8 @@ int vm_create(const struct vm_opts *o, struct gmem *mem, struct bus *pio, struct
     vm->run_len = (size_t)ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
     vm->kvm = take_fd(&kvm);
     vm->fd = -1;
-    vm->msi.send = msi_send;
+    vm->msi = (struct msi_sink){msi_send, msi_wire, msi_unwire};
+    pthread_mutex_init(&vm->route_lock, NULL);
     ioapic_init(&vm->ioapic, &vm->msi, level_changed);
     pthread_mutex_init(&vm->bell_lock, NULL);
     vm->ncpus = ncpus;
@@ -409,8 +476,10 @@ void vm_destroy(struct vm *vm)
     unmake(vm);
     close(vm->kvm);
     ioapic_fini(&vm->ioapic);
+    pthread_mutex_destroy(&vm->route_lock);
     pthread_mutex_destroy(&vm->bell_lock);
     free(vm->bells);
+    free(vm->wires);
     free(vm);
 }
 
@@ -465,6 +534,7 @@ int vm_reset(struct vm *vm, const struct vm_boot *boot, struct err *err)
 
     assert(!vm->running);
     ioapic_reset(&vm->ioapic);
+    vm->levels = 0;
     if (!vm->fresh) {
         unmake(vm);
         rc = make(vm, err);

@@ -450,6 +450,28 @@ static void a_message_interrupts(void **s)
     stop(g);
 }
 
+static void a_signal_is_a_message(void **s)
+{
+    struct guest *g = *s;
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    struct msi_sink *sink;
+    eventfd_t n;
+
+    run_irq_guest(g, 1 << 16, false);
+    sink = vm_msi(g->vm);
+    assert_int_equal(sink->wire(sink, fd, (struct msi){VM_LAPIC_BASE, VECTOR}), 0);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_int_equal(eventfd_write(fd, 1), 0);
+        wait_writes(g, 2 + i);
+    }
+    sink->unwire(sink, fd);
+    assert_int_equal(eventfd_write(fd, 1), 0);
+    assert_int_equal(eventfd_read(fd, &n), 0); /* it is left to others now */
+    stop(g);
+    assert_int_equal(g->nwrites, 11);
+    close(fd);
+}
+
 static void rubbish_messages_interrupt_nobody(void **s)
 {
     struct guest *g = *s;
@@ -875,6 +897,7 @@ int main(int argc, char **argv)
         TEST(a_level_interrupts_until_lowered),
         TEST(a_level_interrupts_until_lowered_with_pit),
         TEST(a_message_interrupts),
+        TEST(a_signal_is_a_message),
         TEST(rubbish_messages_interrupt_nobody),
         TEST(doorbells_ring_instead_of_exits),
         TEST(doorbells_end_at_a_limit),
