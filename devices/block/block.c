@@ -48,13 +48,21 @@ int blk_rw(struct blk *b, const struct blk_io *io)
 {
     int rc = check(&b->lim, io, 1);
 
+    if (!rc && io->op == BLK_COPY && !b->drv->copies)
+        rc = -ENOTSUP;
     return rc ? rc : b->drv->rw(b, io);
 }
 
 int blk_rw_part(struct blk *b, const struct blk_io *io, uint64_t skip, uint64_t n, uint64_t off)
 {
     struct iovec iov[64];
-    struct blk_io part = {.op = io->op, .unmap = io->unmap, .off = off, .len = n, .iov = iov};
+    struct blk_io part = {.op = io->op,
+                          .unmap = io->unmap,
+                          .off = off,
+                          .len = n,
+                          .iov = iov,
+                          .from = io->from,
+                          .from_off = io->from_off + skip};
 
     if (io->op != BLK_READ && io->op != BLK_WRITE)
         return blk_rw(b, &part);

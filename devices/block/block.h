@@ -13,7 +13,7 @@
 #include "vmm/loop/loop.h"
 #include "vmm/mem/iov.h"
 
-enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO };
+enum blk_op { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO, BLK_COPY };
 
 struct blk;
 struct blk_keys;
@@ -26,6 +26,10 @@ struct blk_io {
     /* BLK_READ, BLK_WRITE: `len` bytes, perhaps a guest's memory: touched by system calls and iov_*() only. */
     struct iovec *iov;
     unsigned niov; /* at most BLK_IOV_MAX */
+    /* BLK_COPY: a write of what this leaf has there, which the host's file system moves by itself.  By blk_rw() only;
+     * -ENOTSUP or another error where it cannot: then read and write. */
+    struct blk *from;
+    uint64_t from_off;
 };
 enum { BLK_IOV_MAX = 1024 }; /* what one system call takes */
 

@@ -48,6 +48,7 @@ struct blk_driver {
 
     bool guests_too; /* guests put such headers on their own disks, too: a raw disk may begin so */
     bool noise;      /* a new image reads as noise, not as zeroes */
+    bool copies;     /* rw() knows BLK_COPY */
     /* Optional, of formats: does a file that begins so look like one?  `n` bytes, BLK_HEAD at most; of VHD fixed, which
      * ends in its header, the last 512 bytes are at `tail`. */
     bool (*probe)(const uint8_t *head, size_t n, const uint8_t *tail);

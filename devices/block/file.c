@@ -187,6 +187,24 @@ static ssize_t fill_some(struct file *f, const struct blk_io *io, uint64_t off, 
     return -errno;
 }
 
+static int copy_from(struct file *f, const struct blk_io *io)
+{
+    off_t from = (off_t)io->from_off, to = (off_t)io->off;
+
+    if (io->from->drv != &file_driver)
+        return -ENOTSUP;
+    for (uint64_t left = io->len; left;) {
+        ssize_t n = copy_file_range(file_of(io->from)->fd, &from, f->fd, &to, min_u64(left, RANGE_MAX), 0);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n ? -errno : -EIO; /* 0: the other file ends there */
+        left -= (uint64_t)n;
+    }
+    return 0;
+}
+
 static int file_rw(struct blk *b, const struct blk_io *io)
 {
     struct file *f = file_of(b);
@@ -206,6 +224,8 @@ static int file_rw(struct blk *b, const struct blk_io *io)
                 return (int)n;
         }
         return 0;
+    case BLK_COPY:
+        return copy_from(f, io);
     }
     return -EINVAL;
 }
@@ -373,6 +393,7 @@ static int file_resize(struct blk *b, uint64_t size, struct err *err)
 
 const struct blk_driver file_driver = {.name = "file",
                                        .size = sizeof(struct file),
+                                       .copies = true,
                                        .rw = file_rw,
                                        .submit = file_submit,
                                        .kick = file_kick,

@@ -354,6 +354,36 @@ static void a_second_writer_is_told_who_the_first_is(void **s)
     unmake(&d);
 }
 
+/* Where the host's kernel does: else it says so, and nothing is wrong. */
+static void the_host_copies_from_file_to_file(void **s)
+{
+    static char data[8192], got[8192];
+    struct blk_io io = {.op = BLK_COPY, .off = 1000, .len = 5000, .from_off = 300};
+    struct disk from, to;
+
+    (void)s;
+    memset(data, 'x', sizeof(data));
+    make(&from, sizeof(data));
+    make(&to, sizeof(data));
+    assert_int_equal(pwrite(from.fd, data, sizeof(data), 0), sizeof(data));
+    open_disk(&from, &(struct blk_open_opts){.read_only = true});
+    open_disk(&to, &engines[0].opts);
+    io.from = from.b;
+    assert_int_equal(blk_rw(to.b, &io), -ENOTSUP); /* no leaf */
+    io.from = from.b->file;
+    assert_int_equal(blk_rw(from.b, &io), -EROFS);
+    if (!blk_rw(to.b, &io)) {
+        assert_int_equal(pread(to.fd, got, sizeof(got), 0), sizeof(got));
+        memset(data, 0, 1000);
+        memset(data + 6000, 0, sizeof(data) - 6000);
+        assert_memory_equal(got, data, sizeof(data));
+        io.from_off = 4000;
+        assert_int_equal(blk_rw(to.b, &io), -EIO); /* past the end */
+    }
+    unmake(&to);
+    unmake(&from);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +397,7 @@ int main(void)
         cmocka_unit_test(refusals_name_the_reason_and_the_remedy),
         cmocka_unit_test(a_pipe_is_refused_and_never_waited_for),
         cmocka_unit_test(a_second_writer_is_told_who_the_first_is),
+        cmocka_unit_test(the_host_copies_from_file_to_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -110,6 +110,8 @@ static int luks_rw(struct blk *b, const struct blk_io *io)
         return blk_flush(b->file);
     case BLK_DISCARD: /* may be without effect; a hole would read as noise */
         return 0;
+    case BLK_COPY:
+        break;
     }
     return -EINVAL;
 }

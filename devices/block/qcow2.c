@@ -359,6 +359,7 @@ static int qcow2_rw(struct blk *b, const struct blk_io *io)
     case BLK_READ:
         return qcow2_read(q, io);
     case BLK_WRITE:
+    case BLK_COPY:
         return qcow2_write(q, io);
     case BLK_FLUSH:
         return flush(q);
@@ -573,6 +574,7 @@ const struct blk_driver qcow2_driver = {
     .summary = "grows as it is written to; snapshots, compression, based on another image",
     .endings = endings,
     .size = sizeof(struct qcow2),
+    .copies = true,
     .opts = opts,
     .probe = qcow2_probe,
     .open = qcow2_open,

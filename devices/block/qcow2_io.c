@@ -274,7 +274,7 @@ static int fill_edge(struct qcow2 *q, void *buf, uint64_t n, uint64_t off, bool 
 static int write_around(struct qcow2 *q, const struct part *p, const struct blk_io *io, uint64_t skip)
 {
     uint64_t head = p->head_zero && p->head_virgin ? 0 : p->head;
-    uint64_t tail = p->tail_zero && p->tail_virgin ? 0 : p->tail, len;
+    uint64_t tail = p->tail_zero && p->tail_virgin ? 0 : p->tail, len = 0;
     cleanup_free char *buf = head + tail ? malloc(head + tail) : NULL;
     struct iovec iov[DATA_IOV + 2];
     unsigned n = 0;
@@ -288,7 +288,8 @@ static int write_around(struct qcow2 *q, const struct part *p, const struct blk_
         return rc;
     if (head)
         iov[n++] = (struct iovec){buf, head};
-    n += iov_part(io->iov, skip, p->len, iov + n, DATA_IOV, &len);
+    if (io->op == BLK_WRITE)
+        n += iov_part(io->iov, skip, p->len, iov + n, DATA_IOV, &len);
     if (len == p->len) {
         struct blk_io all = {.op = BLK_WRITE, .off = p->host - head, .len = head + len + tail, .iov = iov};
 

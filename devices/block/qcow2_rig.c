@@ -41,6 +41,7 @@ void mem_apply(struct mem *m, const struct mem_op *op)
         break;
     case BLK_READ:
     case BLK_FLUSH:
+    case BLK_COPY:
         break;
     }
 }

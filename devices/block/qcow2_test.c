@@ -767,6 +767,22 @@ static void power_fails_during_changes_of_bitmaps(void **s)
     expect_whole_after_crash("cluster_size=4K", change_bitmaps);
 }
 
+static void a_copy_that_the_host_cannot_make_leaves_nothing_behind(void **s)
+{
+    struct mem *m = mem_create(0), *from = mem_create(MiB(1));
+    struct blk *b;
+
+    (void)s;
+    rig_create(m, MiB(4), "");
+    b = rig_open(m, NULL);
+    assert_int_equal(blk_rw(b, &(struct blk_io){.op = BLK_COPY, .off = 5000, .len = MiB(1), .from = &from->b}),
+                     -ENOTSUP);
+    rig_close(b);
+    rig_check(m, false);
+    mem_destroy(from);
+    mem_destroy(m);
+}
+
 /* ---- Large disks. ---- */
 
 static void a_disk_of_10_tib_opens_with_little_memory(void **s)
@@ -807,6 +823,7 @@ int main(void)
         cmocka_unit_test(power_fails_during_changes_of_bitmaps),
         cmocka_unit_test(bitmaps_change_their_size_with_the_disk),
         cmocka_unit_test(power_fails_while_bitmaps_change_their_size),
+        cmocka_unit_test(a_copy_that_the_host_cannot_make_leaves_nothing_behind),
         cmocka_unit_test(a_disk_of_10_tib_opens_with_little_memory),
     };
 

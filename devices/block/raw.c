@@ -95,6 +95,7 @@ const struct blk_driver raw_driver = {
     .summary = "the disk's bytes as they are",
     .endings = endings,
     .size = sizeof(struct blk),
+    .copies = true,
     .open = raw_open,
     .rw = raw_rw,
     .map = raw_map,

@@ -3,7 +3,8 @@
  * of one.
  *
  * One thread at a time looks where the next data are; many copy.  What the sources leave out, or hold as zeroes, is
- * not written where the new image reads as zeroes by itself.
+ * not written where the new image reads as zeroes by itself.  With -C the host's file system copies what lies byte by
+ * byte in a file, until it first cannot.
  */
 #include <inttypes.h>
 #include <time.h>
@@ -24,7 +25,7 @@ struct convert_opts {
     uint64_t sparse;
     uint64_t rate;
     uint32_t threads, out_cache;
-    bool salvage, compress, unordered, no_create, target_is_zero, bitmaps;
+    bool salvage, compress, offload, unordered, no_create, target_is_zero, bitmaps;
 };
 
 static const struct opt convert_opts[] = {
@@ -42,6 +43,8 @@ static const struct opt convert_opts[] = {
     O_STR(struct convert_opts, snapshot, "snapshot", NULL, "read the state of that ID or name", .letter = 'l',
           .arg = "SNAPSHOT"),
     O_BOOL(struct convert_opts, compress, "compress", "off", "compress", .letter = 'c'),
+    O_BOOL(struct convert_opts, offload, "copy-offload", "off",
+           "let the host's file system copy where it can; it copies zeroes, too", .letter = 'C'),
     O_SIZE(struct convert_opts, sparse, "sparse-size", "4K", 0, SPARSE_MAX,
            "bytes of zeroes in a row that are left out; 0: write all there is", .letter = 'S'),
     O_U32(struct convert_opts, threads, "threads", "0", 0, IMG_THREADS_MAX, "threads; 0: one for each core",
@@ -57,7 +60,7 @@ static const struct opt convert_opts[] = {
     O_END,
 };
 
-enum { COPY, ZERO, SKIP };
+enum { COPY, ZERO, SKIP, OFFLOAD };
 
 struct convert {
     struct img_task task;
@@ -67,10 +70,11 @@ struct convert {
     uint64_t skip; /* bytes of all together that are left out at their beginning */
     uint64_t size; /* of what is copied */
     struct blk *dst;
-    bool reads_zero;  /* dst does where nothing is written */
-    unsigned images;  /* of the source's chain that are copied; 0: all */
-    uint32_t granule; /* bytes that are left out or written together */
-    uint64_t off;     /* where next() is */
+    bool reads_zero;     /* dst does where nothing is written */
+    atomic_bool offload; /* the host's file system has not failed yet */
+    unsigned images;     /* of the source's chain that are copied; 0: all */
+    uint32_t granule;    /* bytes that are left out or written together */
+    uint64_t off;        /* where next() is */
     struct img_walk walk;
     uint64_t start_ns;      /* when copying began */
     _Atomic uint64_t paced; /* bytes, of those that the rate counts */
@@ -94,29 +98,32 @@ static struct blk *source_at(const struct convert *c, uint64_t *off)
     return c->src[i];
 }
 
-/* What is to be done from `off` on, for *len bytes. */
-static int kind_at(struct convert *c, uint64_t off, uint64_t *len, unsigned *kind)
+/* What is to be done from `off` on, for ret->len bytes, which comes as what is left. */
+static int look(struct convert *c, uint64_t off, struct img_item *ret)
 {
     struct blk *b = source_at(c, &off);
     struct img_part part;
-    int rc = img_walk(&c->walk, b, off, *len, c->images, &part);
+    int rc = img_walk(&c->walk, b, off, ret->len, c->images, &part);
 
+    ret->kind = COPY;
     if (rc && c->o->salvage) { /* what is there shows when it is read */
-        *len = min_u64(*len, c->granule);
-        *kind = COPY;
+        ret->len = min_u64(ret->len, c->granule);
         return 0;
     }
     if (rc) {
         c->broken = b;
         return rc;
     }
-    *len = part.len;
-    if (part.place == BLK_BACKING)
-        *kind = SKIP;
-    else if (part.place == BLK_ZEROES && c->o->sparse)
-        *kind = c->reads_zero ? SKIP : ZERO;
-    else
-        *kind = COPY;
+    ret->len = part.len;
+    if (part.place == BLK_BACKING) {
+        ret->kind = SKIP;
+    } else if (part.place == BLK_ZEROES && c->o->sparse) {
+        ret->kind = c->reads_zero ? SKIP : ZERO;
+    } else if (part.place == BLK_AT && part.status.has_off && atomic_load(&c->offload)) {
+        ret->kind = OFFLOAD;
+        ret->blk = part.blk->file;
+        ret->at = part.status.off;
+    }
     return 0;
 }
 
@@ -127,30 +134,30 @@ static int kind_at(struct convert *c, uint64_t off, uint64_t *len, unsigned *kin
 static int next(struct img_task *t, struct img_item *ret)
 {
     struct convert *c = of(t);
-    uint64_t left = c->size - c->off, len = left, most = min_u64(left, t->buf_size - c->off % t->buf_size);
-    unsigned kind;
+    uint64_t left = c->size - c->off, len, most = min_u64(left, t->buf_size - c->off % t->buf_size);
     int rc;
 
     if (!left)
         return 1;
-    *ret = (struct img_item){.off = c->off};
-    rc = kind_at(c, c->off, &len, &ret->kind);
+    *ret = (struct img_item){.off = c->off, .len = left};
+    rc = look(c, c->off, ret);
     if (rc)
         return rc;
-    if (len != left)
-        len = align_down(len, c->granule);
+    len = ret->len == left ? left : align_down(ret->len, c->granule);
+    if (ret->kind == OFFLOAD)
+        len = min_u64(len, most);
     if (ret->kind == COPY || !len) {
         ret->kind = COPY;
         len = min_u64(max_u64(len, c->granule), most);
         while (len < most) {
-            uint64_t more = most - len;
+            struct img_item more = {.len = most - len};
 
-            rc = kind_at(c, c->off + len, &more, &kind);
+            rc = look(c, c->off + len, &more);
             if (rc)
                 return rc;
-            if (kind != COPY && more >= c->granule)
+            if (more.kind != COPY && more.len >= c->granule)
                 break;
-            len = min_u64(align_up(len + more, c->granule), most);
+            len = min_u64(align_up(len + more.len, c->granule), most);
         }
     }
     ret->len = len;
@@ -246,13 +253,29 @@ static int write_runs(struct convert *c, const char *buf, uint64_t off, size_t l
     return put(c, buf + start, len - start, off + start, was);
 }
 
+/* Did the host copy it?  Where it fails, reading and writing says why, or does it. */
+static bool offloaded(struct convert *c, const struct img_item *item)
+{
+    const struct blk_io io = {
+        .op = BLK_COPY, .off = item->off, .len = item->len, .from = item->blk, .from_off = item->at};
+
+    if (item->kind != OFFLOAD || !atomic_load(&c->offload))
+        return false;
+    if (!blk_rw(c->dst, &io))
+        return true;
+    atomic_store(&c->offload, false);
+    return false;
+}
+
 static int run(struct img_task *t, const struct img_item *item, void *buf)
 {
     struct convert *c = of(t);
+    bool data = item->kind == COPY || item->kind == OFFLOAD;
     int rc = 0;
 
-    if (item->kind == COPY) {
+    if (data)
         pace(c, item->len);
+    if (data && !offloaded(c, item)) {
         rc = read_sources(c, buf, item->off, item->len);
         if (rc)
             return rc;
@@ -281,6 +304,7 @@ static int copy(struct convert *c, struct err *err)
         c->granule *= 2;
     c->task =
         (struct img_task){.next = next, .run = run, .threads = o->threads, .buf_size = align_up(CHUNK, c->granule)};
+    atomic_store(&c->offload, o->offload);
     c->start_ns = clock_now_ns();
     img_progress_init(&c->progress, c->size, o->say.progress, o->say.quiet);
     rc = img_task_run(&c->task);
@@ -393,6 +417,11 @@ static int convert_run(struct cli_line *l, struct err *err)
     path = l->args[l->nargs - 1];
     if (o->no_create && (o->options.n || o->backing))
         return err_set(err, EINVAL, "-n writes into an image that is there, so -o and -B have no place");
+    if (o->offload && (o->compress || o->salvage || o->sparse != PAGE))
+        return err_set(err, EINVAL, "-C has the host copy, who neither %s; leave one of them out",
+                       o->compress  ? "compresses (-c)"
+                       : o->salvage ? "goes on past errors (--salvage)"
+                                    : "looks for zeroes (-S)");
     if (!o->no_create) {
         rc = img_new_init(&n, o->out_format, path, err);
         if (!rc)

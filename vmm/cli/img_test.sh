@@ -41,6 +41,27 @@ same a.raw b.img
 ok convert -S 0 a.raw b.img
 same a.raw b.img
 [ "$(stat -c %b b.img)" -ge 8192 ] || fail "-S 0 left holes"
+# -C: written zeroes are copied, too, on hosts where qemu-img's -C works as well.
+ok convert a.raw plain.img
+judge convert -C -f raw -O raw a.raw theirs.img
+for format in raw qcow2; do
+    ok convert -C -O $format a.raw copied.$format
+    ok compare -f raw -F $format a.raw copied.$format
+    judge compare -f raw -F $format a.raw copied.$format
+    [ ! -e theirs.img ] || [ "$(stat -c %b theirs.img)" -lt $(($(stat -c %b plain.img) + 1000)) ] ||
+        [ "$(stat -c %b copied.$format)" -ge $(($(stat -c %b plain.img) + 1000)) ] || fail "-C copied nothing"
+done
+ok check copied.qcow2
+head -c 1000000 a.raw >odd.img
+cat odd.img <(head -c 448 /dev/zero) a.raw >both
+ok convert -C odd.img a.raw -O qcow2 -o cluster_size=2M b.qcow2
+ok convert -C -f qcow2 -O raw b.qcow2 b.img
+same both b.img
+ok convert -C -O vdi b.qcow2 b.vdi
+ok compare b.vdi both
+says 1 "neither compresses" convert -C -c a.raw b.qcow2
+says 1 "neither looks for zeroes" convert -C -S 64K a.raw b.img
+says 1 "neither goes on" convert -C --salvage a.raw b.img
 ok convert -m 3 -W a.raw new.img b.img
 cat a.raw new.img >both
 same both b.img
