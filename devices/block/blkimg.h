@@ -12,6 +12,7 @@
 #include "devices/block/driver.h"
 
 struct blkimg;
+struct blkimg_check;
 
 struct blkimg_at { /* where a part of the disk lies */
     enum blk_place place;
@@ -31,6 +32,11 @@ struct blkimg_ops {
     int (*alloc)(struct blkimg *im, uint64_t off);
     /* Optional, of fresh images: writes what completes the file.  One thread at a time, also with alloc(). */
     int (*finish)(struct blkimg *im);
+    /* Optional, of a check: the block at `off` as find() gives it, but what it takes of the file, whatever is
+     * compressed or counts of it; *len, also on failure: how long it is on the disk. */
+    int (*block)(struct blkimg *im, uint64_t off, struct blkimg_at *at, uint64_t *len);
+    /* Optional, of a check: says what else takes places in the file, and what is wrong with the tables. */
+    int (*tables)(struct blkimg *im, struct blkimg_check *c);
     /* Optional: what is wrong though every block has its place, of which there are so many; NULL: nothing. */
     const char *(*flaw)(struct blkimg *im, uint64_t allocated);
 };
@@ -53,8 +59,10 @@ void blkimg_close(struct blk *b);
 int blkimg_rw(struct blk *b, const struct blk_io *io);
 void blkimg_map(struct blk *b, const struct blk_io *io, struct blk_map *ret);
 int blkimg_status(struct blk *b, uint64_t off, uint64_t len, struct blk_status *ret);
-/* Of formats with one file and nothing compressed. */
 int blkimg_check(struct blk *b, enum blk_fix fix, struct blk_check *ret, struct err *err);
+/* For a format's tables(): these bytes of a file are `what`'s, "a grain table", and nothing else's. */
+int blkimg_check_use(struct blkimg_check *c, struct blk *file, uint64_t off, uint64_t len, const char *what) must_check;
+void blkimg_check_corrupt(struct blkimg_check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Does the file reach so far?  A fresh one reads as zeroes beyond its end. */
 bool blkimg_fits(const struct blkimg *im, const struct blk *file, uint64_t off, uint64_t n);

@@ -191,8 +191,89 @@ static int vmdk_read(struct blkimg *im, const struct blkimg_at *at, const struct
     return 0;
 }
 
-static const struct blkimg_ops vmdk_ops = {
-    .find = vmdk_find, .read = vmdk_read, .alloc = vmdk_alloc, .finish = vmdk_finish};
+/* ---- Checking. ---- */
+
+static int vmdk_block(struct blkimg *im, uint64_t off, struct blkimg_at *at, uint64_t *len)
+{
+    const struct vmdk_extent *e = extent_at(vmdk_of(&im->b), off);
+    uint64_t data;
+    uint32_t n;
+    int rc = vmdk_find(im, off, true, at);
+
+    *len = rc ? min_u64(e->grain, e->start + e->len - off) : at->len; /* nothing fails but grains */
+    if (rc || at->place != BLK_AT || !at->compressed)
+        return rc;
+    data = at->off;
+    at->len = 1; /* without markers nothing says how long it is */
+    rc = e->markers ? deflated_len(im, e, &data, &n) : 0;
+    if (e->markers && !rc)
+        at->len = data + n - at->off;
+    return rc;
+}
+
+/* The grain table of the extent's part `n` by one of its directories, in bytes of the file; 0: none. */
+static int table_of(struct blkimg_check *c, struct blkimg *im, const struct vmdk_extent *e, uint64_t gd, uint64_t n,
+                    uint64_t *ret)
+{
+    uint64_t disk = n * e->ngte * e->grain;
+    int rc = vmdk_entry(im, e, gd, disk, true, ret);
+
+    return rc || !*ret ? rc : blkimg_check_use(c, e->file, *ret, (uint64_t)e->ngte * sizeof(uint32_t), "a grain table");
+}
+
+/* The tables that the directories name, which are to say the same. */
+static int check_table(struct blkimg_check *c, struct blkimg *im, const struct vmdk_extent *e, uint64_t n)
+{
+    uint8_t table[GTE_MAX * sizeof(uint32_t)], copy[sizeof(table)];
+    size_t bytes = e->ngte * sizeof(uint32_t);
+    uint64_t at, copy_at;
+    int rc = table_of(c, im, e, e->gd, n, &at);
+
+    if (rc || !e->rgd || !blkimg_fits(im, e->file, e->rgd, e->ntables * sizeof(uint32_t)))
+        return rc;
+    rc = table_of(c, im, e, e->rgd, n, &copy_at);
+    if (rc || (!at && !copy_at))
+        return rc;
+    if (!at != !copy_at)
+        blkimg_check_corrupt(c, "only one of the two directories has grain table %" PRIu64, n);
+    else if (!blkimg_get(im, e->file, at, table, bytes, true) && !blkimg_get(im, e->file, copy_at, copy, bytes, true) &&
+             memcmp(table, copy, bytes))
+        blkimg_check_corrupt(c, "grain table %" PRIu64 " and its copy differ", n);
+    return 0;
+}
+
+static int check_extent(struct blkimg_check *c, struct blkimg *im, const struct vmdk_extent *e)
+{
+    uint64_t bytes = e->ntables * sizeof(uint32_t);
+    int rc = blkimg_check_use(c, e->file, 0, VMDK_HEADER, "the header");
+
+    if (!rc && e->ndesc)
+        rc = blkimg_check_use(c, e->file, e->desc, e->ndesc, "the descriptor");
+    if (!rc)
+        rc = blkimg_check_use(c, e->file, e->gd, bytes, "the grain directory");
+    if (!rc && e->rgd)
+        rc = blkimg_check_use(c, e->file, e->rgd, bytes, "the grain directory's copy");
+    for (uint64_t n = 0; n < e->ntables && !rc; n++)
+        rc = check_table(c, im, e, n);
+    return rc;
+}
+
+static int vmdk_tables(struct blkimg *im, struct blkimg_check *c)
+{
+    const struct vmdk *v = vmdk_of(&im->b);
+    int rc = 0;
+
+    for (unsigned i = 0; i < v->nextents && !rc; i++)
+        rc = v->extents[i].kind == VMDK_SPARSE ? check_extent(c, im, &v->extents[i]) : 0;
+    return rc;
+}
+
+static const struct blkimg_ops vmdk_ops = {.find = vmdk_find,
+                                           .read = vmdk_read,
+                                           .alloc = vmdk_alloc,
+                                           .finish = vmdk_finish,
+                                           .block = vmdk_block,
+                                           .tables = vmdk_tables};
 
 static int vmdk_rw(struct blk *b, const struct blk_io *io)
 {
@@ -252,6 +333,7 @@ static int open_sparse(struct blk *b, struct vmdk_extent *e, uint64_t *sectors, 
     if (!gd || gd > INT64_MAX / VMDK_SECTOR || tables > INT64_MAX / sizeof(uint32_t) ||
         !range_fits(gd * VMDK_SECTOR, tables * sizeof(uint32_t), e->file->lim.size))
         return blkimg_bad(b, err, "%s: a grain directory at sector %" PRIu64, e->file->name, gd);
+    e->ntables = tables;
     e->gd = gd * VMDK_SECTOR;
     e->rgd = flags & VMDK_FLAG_REDUNDANT && rgd <= INT64_MAX / VMDK_SECTOR ? rgd * VMDK_SECTOR : 0;
     return 0;
@@ -294,6 +376,8 @@ static int open_monolithic(struct vmdk *v, struct err *err)
         return 0; /* one of several extents, looked at alone */
     if (desc > DESC_MAX / VMDK_SECTOR || n > DESC_MAX / VMDK_SECTOR)
         return blkimg_bad(b, err, "a descriptor of %" PRIu64 " sectors at sector %" PRIu64, n, desc);
+    v->extents[0].desc = desc * VMDK_SECTOR;
+    v->extents[0].ndesc = n * VMDK_SECTOR;
     return read_descriptor(v, desc * VMDK_SECTOR, n * VMDK_SECTOR, err);
 }
 
@@ -452,6 +536,7 @@ const struct blk_driver vmdk_driver = {
     .map = blkimg_map,
     .status = blkimg_status,
     .write_compressed = vmdk_write_compressed,
+    .check = blkimg_check,
     .info = vmdk_info,
     .cluster = vmdk_cluster,
     .create = vmdk_create,

@@ -60,6 +60,8 @@ struct vmdk_extent {
     /* SPARSE: */
     uint32_t grain, ngte; /* bytes; entries of a grain table */
     uint64_t gd, rgd;     /* grain directory and its copy, bytes in the file; rgd 0: none */
+    uint64_t ntables;     /* that these name */
+    uint64_t desc, ndesc; /* the descriptor inside, bytes; ndesc 0: none */
     bool zeroed, compressed, markers;
 };
 

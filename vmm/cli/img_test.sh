@@ -27,13 +27,38 @@ for format in vdi vhdx; do
 done
 alike check --output=json c.vdi
 printf '\0\0\0\0\0\0\0\0' | dd of=c.vdi bs=1 seek=512 conv=notrunc status=none # two entries of the map
-says 2 "two blocks lie at" check c.vdi
+says 2 "two blocks or tables lie at" check c.vdi
 printf '\377\377\0\0' | dd of=c.vdi bs=1 seek=512 conv=notrunc status=none
 says 2 "beyond the file's end" check c.vdi
 ! type qemu-img >/dev/null 2>&1 || ! qemu-img check -q c.vdi 2>judged || fail "qemu-img finds c.vdi whole"
 ok convert -O vdi a.raw c.vdi
 printf '\1' | dd of=c.vdi bs=1 seek=388 conv=notrunc status=none
 says 2 "another number of blocks" check c.vdi
+# VMDK: the copies of the directory and of the table begin at sectors 21 and 22, they themselves at 26 and 27.
+for subformat in streamOptimized monolithicSparse; do
+    damage() # SECTOR ENTRY WORD TEXT: the check finds it, and finds nothing before
+    {
+        ok convert -o subformat=$subformat a.raw c.vmdk
+        alike check --output=json c.vmdk
+        printf "$3" | dd of=c.vmdk bs=1 seek=$(($1 * 512 + $2 * 4)) conv=notrunc status=none
+        says 2 "$4" check c.vmdk
+    }
+    damage 22 0 '\377\377\0\0' "grain table 0 and its copy differ"
+    damage 21 0 '\0\0\0\0' "only one of the two directories"
+    damage 21 0 '\33\0\0\0' "two blocks or tables lie at"
+    damage 26 0 '\377\377\377\0' "beyond the file's end"
+    damage 27 0 '\377\377\0\0' "the block at 0"
+    ok convert -o subformat=$subformat a.raw c.vmdk
+    dd if=c.vmdk of=c.vmdk bs=4 skip=$((27 * 128)) seek=$((27 * 128 + 1)) count=1 conv=notrunc status=none
+    says 2 "two blocks or tables lie at" check c.vmdk
+done
+damage 27 0 '\30\0\0\0' "two blocks or tables lie at" # within the table's copy
+if type qemu-img >/dev/null 2>&1; then
+    for options in subformat={monolithicSparse,monolithicFlat,streamOptimized,twoGbMaxExtent{Sparse,Flat}}; do
+        judge convert -f raw -O vmdk -o $options a.raw theirs.vmdk
+        alike check --output=json theirs.vmdk
+    done
+fi
 
 ok convert a.raw b.img
 same a.raw b.img
