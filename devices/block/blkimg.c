@@ -370,3 +370,31 @@ void blkimg_uuid(uint8_t uuid[16])
     uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40);
     uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
 }
+
+bool blkimg_utf16(const uint8_t *p, size_t n, bool big, char *ret, size_t max)
+{
+    size_t len = 0;
+
+    for (size_t i = 0; i + 1 < n; i += 2) {
+        uint32_t c = big ? (uint32_t)p[i] << 8 | p[i + 1] : get_le16(p + i);
+
+        if (!c)
+            break;
+        if (c == '\\')
+            c = '/';
+        if ((c & 0xf800) == 0xd800 || len + 4 > max)
+            return false; /* no surrogates: nobody has such a name */
+        if (c < 0x80) {
+            ret[len++] = (char)c;
+        } else if (c < 0x800) {
+            ret[len++] = (char)(0xc0 | c >> 6);
+            ret[len++] = (char)(0x80 | (c & 0x3f));
+        } else {
+            ret[len++] = (char)(0xe0 | c >> 12);
+            ret[len++] = (char)(0x80 | (c >> 6 & 0x3f));
+            ret[len++] = (char)(0x80 | (c & 0x3f));
+        }
+    }
+    ret[len] = 0;
+    return len;
+}

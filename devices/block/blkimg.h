@@ -87,5 +87,10 @@ int blkimg_bad(struct blk *b, struct err *err, const char *fmt, ...) __attribute
 int blkimg_refuse(struct blk *b, struct err *err, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* May a new image be made in `file`?  Not in a device, which holds what it held before. */
 int blkimg_may_make(struct blk *file, struct err *err) must_check;
+/*
+ * A name in UTF-16, up to a NUL, as UTF-8 of `max` bytes at most; Windows' separators become ours.  False: it is no
+ * valid text, or empty, or too long.
+ */
+bool blkimg_utf16(const uint8_t *p, size_t n, bool big, char *ret, size_t max) must_check;
 /* Random bytes for the names that formats give to images: a version 4 UUID, in the byte order of RFC 4122. */
 void blkimg_uuid(uint8_t uuid[16]);

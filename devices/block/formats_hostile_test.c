@@ -43,14 +43,20 @@ static uint32_t log_entry(const char *path, uint32_t at, uint64_t sequence, uint
     return len;
 }
 
-static void name_log(const char *path)
+/* A GUID of the newer header: 32: what the data are called, 48: the log. */
+static void set_guid(const char *path, unsigned at, const char *guid)
 {
     uint8_t h[PAGE];
 
     fmt_get(path, 128 << 10, h, sizeof(h));
-    memset(h + 48, 'G', 16);
+    memcpy(h + at, guid, 16);
     put_le32(h + 4, vhdx_crc(h, sizeof(h), 4));
     fmt_put(path, 128 << 10, h, sizeof(h));
+}
+
+static void name_log(const char *path)
+{
+    set_guid(path, 48, "GGGGGGGGGGGGGGGG");
 }
 
 /* The log goes around its end; entries overwrite what earlier ones wrote. */
@@ -96,6 +102,236 @@ static void damaged_vhdx_logs_are_refused(void **s)
     fmt_put(path, LOG + LOG_LEN - PAGE + 500, "x", 1);
     fmt_refused(path, &fmt_reading, "log is damaged");
     fmt_run_ok("rm %s", path);
+}
+
+enum { METADATA = 2 << 20, LOCATOR = (64 << 10) + PAGE, KEYS = 3 };
+
+static const char parent_guid[] = "\xc3\x0e\xed\x83\xc8\x24\xa6\x49\xa9\x59\x5e\x4b\xf1\x28\x8b\xfb";
+#define PARENT_GUID "{83ed0ec3-24c8-49a6-a959-5e4bf1288bfb}"
+
+struct locator { /* keys and values */
+    const char *text[2 * KEYS];
+};
+
+static const struct locator relative = {{"parent_linkage", PARENT_GUID, "relative_path", ".\\parent.vhdx"}};
+
+/* The image has a parent [MS-VHDX 2.6.2.6]. */
+static void set_locator(const char *path, const struct locator *l)
+{
+    static const uint8_t type[] = "\xb7\xef\x4a\xb0\x9e\xd1\x81\x4a\xb7\x89\x25\xb8\xe9\x44\x59\x13";
+    uint8_t item[PAGE] = {0}, count[2] = {6}, flags[4] = {2};
+    uint8_t entry[32] = "\x2d\x5f\xd3\xa8\x0b\xb3\x4d\x45\xab\xf7\xd3\xd8\x48\x34\xab\x0c";
+    uint32_t end = 20 + KEYS * 12;
+
+    memcpy(item, type, 16);
+    for (unsigned i = 0; i < 2 * KEYS && l->text[i]; i++) {
+        uint8_t *e = item + 20 + i / 2 * 12;
+
+        put_le16(item + 18, (uint16_t)(i / 2 + 1));
+        put_le32(e + i % 2 * 4, end);
+        put_le16(e + 8 + i % 2 * 2, (uint16_t)(2 * strlen(l->text[i])));
+        for (const char *c = l->text[i]; *c; c++, end += 2)
+            item[end] = (uint8_t)*c;
+    }
+    put_le32(entry + 16, LOCATOR);
+    put_le32(entry + 20, end);
+    put_le32(entry + 24, 4);
+    fmt_put(path, METADATA + LOCATOR, item, sizeof(item));
+    fmt_put(path, METADATA + 32 + 5 * 32, entry, sizeof(entry)); /* after the five that are there */
+    fmt_put(path, METADATA + 10, count, sizeof(count));
+    fmt_put(path, METADATA + (64 << 10) + 4, flags, sizeof(flags));
+}
+
+/* The word of the table for block `n`; of chunk `n`'s bitmap.  A chunk is 4 GiB, of 4096 blocks. */
+static uint64_t bat_of(uint64_t n)
+{
+    return BAT + (n + n / 4096) * 8;
+}
+static uint64_t bat_of_bitmap(uint64_t n)
+{
+    return BAT + (n * 4097 + 4096) * 8;
+}
+
+static void set_word(const char *path, uint64_t off, uint64_t place, unsigned state)
+{
+    uint8_t raw[8];
+
+    put_le64(raw, place | state);
+    fmt_put(path, off, raw, sizeof(raw));
+}
+
+/* A block that is there becomes one that is there in part. */
+static void make_partial(const char *path, uint64_t n)
+{
+    uint8_t raw[8];
+
+    fmt_get(path, bat_of(n), raw, sizeof(raw));
+    assert_int_equal(raw[0], 6);
+    raw[0] = 7;
+    fmt_put(path, bat_of(n), raw, sizeof(raw));
+}
+
+/*
+ * parent.vhdx is the disk; child.vhdx has block 1, of block 2 sectors 1 and 9 to 20, zeroes as block 3 and 5, and of
+ * block 4097, beyond the parent, sector 0.  `want`: its first 6 MiB.
+ */
+static void make_vhdx_family(uint8_t *want)
+{
+    const char *path = "child.vhdx";
+    struct blk *b = fmt_make(&(struct fmt_made){"vhdx", "block_size=1M", "parent.vhdx", "vhdx"}, FMT_SIZE);
+    cleanup_free uint8_t *data = malloc(MiB(1));
+    uint64_t end;
+
+    fmt_write_disk(b);
+    blk_close(b);
+    set_guid("parent.vhdx", 32, parent_guid);
+    memset(data, 'c', MiB(1));
+    memcpy(want, fmt_disk, MiB(6));
+    b = fmt_make(&(struct fmt_made){"vhdx", "block_size=1M", path, "vhdx"}, GiB(4) + MiB(3));
+    assert_int_equal(blk_pwrite(b, data, MiB(1), MiB(1)) | blk_pwrite(b, data, MiB(1), MiB(2)), 0);
+    assert_int_equal(blk_pwrite(b, data, MiB(1), GiB(4) + MiB(1)) | blk_flush(b), 0);
+    blk_close(b);
+    set_locator(path, &relative);
+    make_partial(path, 2);
+    make_partial(path, 4097);
+    set_word(path, bat_of(3), 0, 2);
+    set_word(path, bat_of(5), 0, 3);
+    end = fmt_size_of(path);
+    assert_int_equal(end % MiB(1), 0);
+    set_word(path, bat_of_bitmap(0), end, 6);
+    set_word(path, bat_of_bitmap(1), end + MiB(1), 6);
+    fmt_put(path, end + 2 * 2048 / 8, "\x02\xfe\x1f", 3);
+    fmt_put(path, end + MiB(1) + 2048 / 8, "\x01", 1);
+    fmt_put(path, end + MiB(2) - 1, "", 1);
+    memset(want + MiB(1), 'c', MiB(1));
+    memset(want + MiB(2) + 512, 'c', 512);
+    memset(want + MiB(2) + 9 * 512, 'c', 12 * 512);
+    memset(want + MiB(3), 0, MiB(1));
+    memset(want + MiB(5), 0, MiB(1));
+}
+
+static void reads_as_the_child(const char *path, const uint8_t *want)
+{
+    struct blk *b = fmt_open(path, &fmt_reading);
+    cleanup_free uint8_t *got = malloc(MiB(6));
+    uint8_t edge[1024] = {0};
+
+    assert_int_equal(b->lim.size, GiB(4) + MiB(3));
+    assert_int_equal(blk_pread(b, got, MiB(6), 0), 0);
+    assert_memory_equal(got, want, MiB(6));
+    for (uint64_t at = MiB(2); at < MiB(2) + 30 * 512; at += 100) {
+        assert_int_equal(blk_pread(b, got, 1111, at), 0);
+        assert_memory_equal(got, want + at, 1111);
+    }
+    memcpy(edge, fmt_disk + FMT_SIZE - 512, 512);
+    assert_int_equal(blk_pread(b, got, 1024, FMT_SIZE - 512), 0); /* the parent ends there */
+    assert_memory_equal(got, edge, 1024);
+    memset(edge, 'c', 512);
+    assert_int_equal(blk_pread(b, got, 1024, GiB(4) + MiB(1)), 0);
+    assert_memory_equal(got, edge, 1024);
+    blk_close(b);
+}
+
+static void vhdx_children_read_through_to_their_parent(void **s)
+{
+    static const struct {
+        struct locator l;
+        const char *word; /* of the refusal; NULL: it is opened */
+    } rows[] = {
+        {{{"parent_linkage", "{83ED0EC3-24C8-49A6-A959-5E4BF1288BFB}", "volume_path",
+           "\\\\?\\Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}\\x\\parent.vhdx"}},
+         NULL},
+        {{{"absolute_win32_path", "\\\\?\\d:\\x\\parent.vhdx", "parent_linkage", "{}", "parent_linkage2", PARENT_GUID}},
+         NULL},
+        {{{"parent_linkage", "{83ed0ec3-24c8-49a6-a959-5e4bf1288bfc}", "relative_path", "parent.vhdx"}},
+         "written to since"},
+        {{{"relative_path", "parent.vhdx"}}, "what its parent calls itself"},
+        {{{"parent_linkage", PARENT_GUID}}, "does not name its parent"},
+        {{{"parent_linkage", PARENT_GUID, "relative_path", "child.vhdx"}}, "itself"},
+        {{{"parent_linkage", PARENT_GUID, "relative_path", "..\\..\\..\\etc\\passwd"}}, "allow="},
+        {{{"parent_linkage", PARENT_GUID, "relative_path", "\\\\server\\share"}}, "No such file"},
+        {{{"parent_linkage", PARENT_GUID, "relative_path", "gone.vhdx"}}, "No such file"},
+    };
+    cleanup_free uint8_t *want = malloc(MiB(6));
+    struct blk *b;
+    json_t *j;
+
+    (void)s;
+    make_vhdx_family(want);
+    reads_as_the_child("child.vhdx", want);
+    b = fmt_open("child.vhdx", &fmt_reading);
+    j = b->drv->info(b);
+    assert_string_equal(json_string_value(json_object_get(j, "backing-filename")), "./parent.vhdx");
+    json_decref(j);
+    blk_close(b);
+    blk_close(fmt_make(&(struct fmt_made){"qcow2", "backing_file=child.vhdx,backing_fmt=vhdx", "over.qcow2", "qcow2"},
+                       GiB(4) + MiB(3)));
+    reads_as_the_child("over.qcow2", want);
+    for (size_t i = 0; i < array_len(rows); i++) {
+        set_locator("child.vhdx", &rows[i].l);
+        if (rows[i].word)
+            fmt_refused("child.vhdx", &fmt_reading, rows[i].word);
+        else
+            reads_as_the_child("child.vhdx", want);
+    }
+    fmt_put("child.vhdx", METADATA + LOCATOR, "x", 1);
+    fmt_refused("child.vhdx", &fmt_reading, "something else than a VHDX image");
+    fmt_run_ok("rm child.vhdx parent.vhdx over.qcow2");
+}
+
+static uint64_t corruptions_of(const char *path)
+{
+    struct blk *b = fmt_open(path, &(struct blk_open_opts){.read_only = true, .no_backing = true});
+    struct blk_check found;
+    struct err err;
+
+    if (b->drv->check(b, BLK_FIX_NONE, &found, &err))
+        fail_msg("%s", err.msg);
+    blk_close(b);
+    return found.corruptions;
+}
+
+static void bitmaps_of_vhdx_children_are_checked(void **s)
+{
+    const char *path = "child.vhdx";
+    cleanup_free uint8_t *want = malloc(MiB(6));
+    uint8_t buf[512], place[8];
+    struct blk *b;
+
+    (void)s;
+    make_vhdx_family(want);
+    assert_int_equal(corruptions_of(path), 0);
+    fmt_get(path, bat_of_bitmap(0), place, sizeof(place));
+    set_word(path, bat_of_bitmap(1), align_down(get_le64(place), MiB(1)), 6); /* both the same */
+    assert_int_equal(corruptions_of(path), 1);
+    set_word(path, bat_of_bitmap(1), 1ull << 63, 6);
+    assert_int_equal(corruptions_of(path), 1);
+    set_word(path, bat_of_bitmap(1), 0, 0);
+    b = fmt_open(path, &fmt_reading);
+    assert_int_equal(blk_pread(b, buf, sizeof(buf), GiB(4) + MiB(1)), -EIO);
+    blk_close(b);
+    fmt_run_ok("rm child.vhdx parent.vhdx");
+}
+
+static void damaged_locators_do_no_harm(void **s)
+{
+    cleanup_free uint8_t *want = malloc(MiB(6));
+    struct err err;
+
+    (void)s;
+    make_vhdx_family(want);
+    for (unsigned i = 0; i < 200 * 8; i += 3) {
+        uint8_t was, byte;
+        struct blk *b;
+
+        fmt_get("child.vhdx", METADATA + LOCATOR + i / 8, &was, 1);
+        byte = was ^ (uint8_t)(1 << i % 8);
+        fmt_put("child.vhdx", METADATA + LOCATOR + i / 8, &byte, 1);
+        if (!blk_open("child.vhdx", &fmt_reading, NULL, NULL, &b, &err))
+            blk_close(b);
+        fmt_put("child.vhdx", METADATA + LOCATOR + i / 8, &was, 1);
+    }
+    fmt_run_ok("rm child.vhdx parent.vhdx");
 }
 
 static void sum_footer(uint8_t *f)
@@ -331,7 +567,7 @@ static void damaged_headers_are_refused(void **s)
         {2, (2 << 20) + 32, 0, 4, "item of metadata that must be known"},
         {2, (2 << 20) + (64 << 10), 0, 4, "blocks of 0"},
         {2, (2 << 20) + (64 << 10), 3 << 20, 4, "blocks of"},
-        {2, (2 << 20) + (64 << 10) + 4, 2, 4, "difference"},
+        {2, (2 << 20) + (64 << 10) + 4, 2, 4, "does not name its parent"},
         {2, (2 << 20) + (64 << 10) + 16, 1, 4, "a disk of"},
         {2, (2 << 20) + (64 << 10) + 20, 0xffffffff, 4, "a disk of"},
         {2, (2 << 20) + (64 << 10) + 48, 1000, 4, "sectors of 1000"},
@@ -449,6 +685,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vhdx_logs_lie_over_the_file),
         cmocka_unit_test(damaged_vhdx_logs_are_refused),
+        cmocka_unit_test(vhdx_children_read_through_to_their_parent),
+        cmocka_unit_test(bitmaps_of_vhdx_children_are_checked),
+        cmocka_unit_test(damaged_locators_do_no_harm),
         cmocka_unit_test(vhd_children_read_through_to_their_parent),
         cmocka_unit_test(bochs_images_are_read),
         cmocka_unit_test(vmdk_streams_may_end_in_a_footer),

@@ -162,35 +162,6 @@ static const struct blkimg_ops dynamic_ops = {.find = vhd_find, .alloc = vhd_all
 
 /* ---- The parent of a differencing image. ---- */
 
-/* UTF-16 to UTF-8, up to a NUL; Windows' separators become ours.  False: it is no valid text, or too long. */
-static bool to_utf8(const uint8_t *p, size_t n, bool big, char *ret, size_t max)
-{
-    size_t len = 0;
-
-    for (size_t i = 0; i + 1 < n; i += 2) {
-        uint32_t c = big ? (uint32_t)p[i] << 8 | p[i + 1] : get_le16(p + i);
-
-        if (!c)
-            break;
-        if (c == '\\')
-            c = '/';
-        if ((c & 0xf800) == 0xd800 || len + 4 > max)
-            return false; /* no surrogates: nobody has such a name */
-        if (c < 0x80) {
-            ret[len++] = (char)c;
-        } else if (c < 0x800) {
-            ret[len++] = (char)(0xc0 | c >> 6);
-            ret[len++] = (char)(0x80 | (c & 0x3f));
-        } else {
-            ret[len++] = (char)(0xe0 | c >> 12);
-            ret[len++] = (char)(0x80 | (c >> 6 & 0x3f));
-            ret[len++] = (char)(0x80 | (c & 0x3f));
-        }
-    }
-    ret[len] = 0;
-    return len;
-}
-
 /* From the locator of a relative Windows path, else what the last part of the parent's name is. */
 static bool parent_name(struct vhd *v, const uint8_t *header, char *ret, size_t max)
 {
@@ -202,10 +173,10 @@ static bool parent_name(struct vhd *v, const uint8_t *header, char *ret, size_t 
         uint64_t off = get_be64(l + LOC_OFF), n = get_be32(l + LOC_LEN);
 
         if (!memcmp(l, "W2ru", 4) && n <= sizeof(raw) && range_fits(off, n, v->im.b.file->lim.size) && n &&
-            !blk_pread(v->im.b.file, raw, n, off) && to_utf8(raw, n, false, ret, max))
+            !blk_pread(v->im.b.file, raw, n, off) && blkimg_utf16(raw, n, false, ret, max))
             return true;
     }
-    if (!to_utf8(header + HEAD_PARENT_NAME, 512, true, ret, max))
+    if (!blkimg_utf16(header + HEAD_PARENT_NAME, 512, true, ret, max))
         return false;
     slash = strrchr(ret, '/');
     if (slash)

@@ -1,8 +1,9 @@
 /*
  * VHDX, Hyper-V's virtual hard disk version 2 [MS-VHDX]: two headers of which the newer counts (2.2.2), two copies of a
  * table of regions (2.2.3), a log (2.3; vhdx_log.c), metadata items by GUID (2.6) and the block allocation table (2.5),
- * of 64-bit words: a state and a place in MiB.  After each `ratio` blocks' words the table has one for a bitmap, which
- * only differencing images use.  Those are refused.
+ * of 64-bit words: a state and a place in MiB.  After each `ratio` blocks' words, a chunk, the table has one for the
+ * bitmap of its sectors (2.4), which only differencing images use: it says of blocks that are there in part which
+ * sectors are, and which are the parent's (vhdx_parent.c).
  */
 #include "devices/block/vhdx.h"
 
@@ -48,7 +49,7 @@ enum { /* offsets of fields */
 
 enum { ITEM_VIRTUAL_DISK = 2, ITEM_REQUIRED = 4 };
 enum { PARAM_FIXED = 1, PARAM_HAS_PARENT = 2 };
-enum { BLOCK_UNMAPPED_MAX = 3, BLOCK_PRESENT = 6, STATE_MASK = 7 }; /* 2.5.1.1 */
+enum { BLOCK_NONE = 0, BLOCK_UNMAPPED_MAX = 3, BLOCK_PRESENT = 6, BLOCK_PARTLY = 7, STATE_MASK = 7 }; /* 2.5.1 */
 
 static const uint8_t region_bat[16] = {0x66, 0x77, 0xc2, 0x2d, 0x23, 0xf6, 0x00, 0x42,
                                        0x9d, 0x64, 0x11, 0x5e, 0x9b, 0xfd, 0x4a, 0x08};
@@ -58,7 +59,7 @@ static const uint8_t region_metadata[16] = {0x06, 0xa2, 0x7c, 0x8b, 0x90, 0x47, 
 enum item { ITEM_PARAMETERS, ITEM_SIZE, ITEM_ID, ITEM_LOGICAL, ITEM_PHYSICAL, ITEM_PARENT, ITEM_MAX };
 static const struct {
     uint8_t guid[16];
-    uint32_t len; /* 0: not looked at */
+    uint32_t len; /* 0: any */
     uint32_t flags;
 } items[] = {
     /* 2.6.2 */
@@ -91,9 +92,12 @@ struct region {
 
 struct vhdx {
     struct blkimg im;
-    uint32_t block, ratio; /* bytes; blocks for each bitmap */
-    bool fixed, replayed;
-    struct region bat, metadata;
+    uint32_t block, ratio, sector; /* bytes; blocks of a chunk; bytes */
+    bool fixed, replayed, differs; /* differs: from its parent */
+    uint8_t data_guid[16];         /* another one after each change of what is on the disk */
+    struct region bat, metadata, locator;
+    struct vhdx_log log;
+    struct vhdx_parent parent; /* differs */
 };
 
 static struct vhdx *vhdx_of(struct blkimg *im)
@@ -116,28 +120,73 @@ static uint64_t entry_off(const struct vhdx *v, uint64_t off)
     return v->bat.off + (n + n / v->ratio) * sizeof(uint64_t);
 }
 
-static int vhdx_find(struct blkimg *im, uint64_t off, bool wait, struct blkimg_at *at)
+/* The entry of the table at `off` of the file: its state, and the place that it names. */
+static int read_entry(struct vhdx *v, uint64_t off, bool wait, unsigned *state, uint64_t *place)
 {
-    struct vhdx *v = vhdx_of(im);
-    uint64_t in = off % v->block, entry, place;
     uint8_t raw[8];
-    int rc = blkimg_get(im, im->b.file, entry_off(v, off), raw, sizeof(raw), wait);
+    int rc = blkimg_get(&v->im, v->im.b.file, off, raw, sizeof(raw), wait);
 
     if (rc)
         return rc;
-    entry = get_le64(raw);
+    *state = get_le64(raw) & STATE_MASK;
+    *place = get_le64(raw) >> 20 << 20; /* 44 bits of MiB */
+    return 0;
+}
+
+/* *partly: only of some sectors what find_block() says is true. */
+static int find_block(struct vhdx *v, uint64_t off, bool wait, struct blkimg_at *at, bool *partly)
+{
+    uint64_t in = off % v->block, place;
+    unsigned state;
+    int rc = read_entry(v, entry_off(v, off), wait, &state, &place);
+
+    if (rc)
+        return rc;
+    *partly = state == BLOCK_PARTLY;
     at->len = min_u64(at->len, v->block - in);
     at->fixed = v->fixed;
-    at->file = im->b.file;
-    place = entry >> 20 << 20; /* 44 bits of MiB */
+    at->file = v->im.b.file;
     at->off = place + in;
-    if ((entry & STATE_MASK) <= BLOCK_UNMAPPED_MAX)
+    if (state == BLOCK_NONE && v->differs)
+        at->place = BLK_BACKING;
+    else if (state <= BLOCK_UNMAPPED_MAX)
         at->place = BLK_ZEROES;
-    else if ((entry & STATE_MASK) == BLOCK_PRESENT && place <= (uint64_t)INT64_MAX - v->block)
+    else if ((state == BLOCK_PRESENT || (*partly && v->differs)) && place <= (uint64_t)INT64_MAX - v->block)
         at->place = BLK_AT;
     else
         return -EIO;
     return 0;
+}
+
+static uint64_t bitmap_entry(const struct vhdx *v, uint64_t chunk)
+{
+    return v->bat.off + (chunk * (v->ratio + 1) + v->ratio) * sizeof(uint64_t);
+}
+
+static int find_sectors(struct vhdx *v, uint64_t off, bool wait, struct blkimg_at *at)
+{
+    uint64_t chunk = (uint64_t)v->block * v->ratio, in = off % v->sector, bitmap, n;
+    unsigned state;
+    bool set;
+    int rc = read_entry(v, bitmap_entry(v, off / chunk), wait, &state, &bitmap);
+
+    if (rc || state != BLOCK_PRESENT)
+        return rc ? rc : -EIO;
+    n = (in + at->len - 1) / v->sector + 1;
+    rc = blkimg_bits(&v->im, at->file, bitmap, off % chunk / v->sector, n, false, wait, &set, &n);
+    if (rc)
+        return rc;
+    at->len = min_u64(at->len, n * v->sector - in);
+    at->place = set ? BLK_AT : BLK_BACKING;
+    return 0;
+}
+
+static int vhdx_find(struct blkimg *im, uint64_t off, bool wait, struct blkimg_at *at)
+{
+    bool partly;
+    int rc = find_block(vhdx_of(im), off, wait, at, &partly);
+
+    return !rc && partly ? find_sectors(vhdx_of(im), off, wait, at) : rc;
 }
 
 static int vhdx_alloc(struct blkimg *im, uint64_t off)
@@ -149,12 +198,52 @@ static int vhdx_alloc(struct blkimg *im, uint64_t off)
     return blkimg_put(im, im->b.file, entry_off(v, off), raw, sizeof(raw));
 }
 
-static const struct blkimg_ops vhdx_ops = {.find = vhdx_find, .alloc = vhdx_alloc};
+/* ---- Checking. ---- */
+
+static int vhdx_block(struct blkimg *im, uint64_t off, struct blkimg_at *at, uint64_t *len)
+{
+    bool partly;
+
+    *len = min_u64(at->len, vhdx_of(im)->block);
+    return find_block(vhdx_of(im), off, true, at, &partly);
+}
+
+static int check_bitmaps(struct vhdx *v, struct blkimg_check *c)
+{
+    uint64_t chunk = (uint64_t)v->block * v->ratio, place;
+    unsigned state;
+    int rc = 0;
+
+    for (uint64_t n = 0; n * chunk < v->im.b.lim.size && !rc; n++) {
+        if (read_entry(v, bitmap_entry(v, n), true, &state, &place))
+            blkimg_check_corrupt(c, "where sector bitmap %" PRIu64 " lies cannot be told", n);
+        else if (state == BLOCK_PRESENT)
+            rc = blkimg_check_use(c, v->im.b.file, place, MIB, "a sector bitmap");
+    }
+    return rc;
+}
+
+static int vhdx_tables(struct blkimg *im, struct blkimg_check *c)
+{
+    struct vhdx *v = vhdx_of(im);
+    int rc = blkimg_check_use(c, im->b.file, 0, MIB, "the header");
+
+    if (!rc)
+        rc = blkimg_check_use(c, im->b.file, v->bat.off, v->bat.len, "the block table");
+    if (!rc)
+        rc = blkimg_check_use(c, im->b.file, v->metadata.off, v->metadata.len, "the metadata");
+    if (!rc && v->log.len)
+        rc = blkimg_check_use(c, im->b.file, v->log.off, v->log.len, "the log");
+    return !rc && v->differs ? check_bitmaps(v, c) : rc;
+}
+
+static const struct blkimg_ops vhdx_ops = {
+    .find = vhdx_find, .alloc = vhdx_alloc, .block = vhdx_block, .tables = vhdx_tables};
 
 /* ---- Opening. ---- */
 
 /* The newer of the two headers, of those that are valid. */
-static int read_headers(struct vhdx *v, struct vhdx_log *log, struct err *err)
+static int read_headers(struct vhdx *v, struct err *err)
 {
     uint8_t h[HEADER];
     uint64_t newest = 0;
@@ -172,9 +261,10 @@ static int read_headers(struct vhdx *v, struct vhdx_log *log, struct err *err)
         any = true;
         newest = get_le64(h + HEADER_SEQUENCE);
         version = get_le16(h + HEADER_VERSION) | (uint32_t)get_le16(h + HEADER_LOG_VERSION) << 16;
-        memcpy(log->guid, h + HEADER_LOG_GUID, sizeof(log->guid));
-        log->off = get_le64(h + HEADER_LOG_OFFSET);
-        log->len = get_le32(h + HEADER_LOG_LENGTH);
+        memcpy(v->data_guid, h + HEADER_DATA_GUID, sizeof(v->data_guid));
+        memcpy(v->log.guid, h + HEADER_LOG_GUID, sizeof(v->log.guid));
+        v->log.off = get_le64(h + HEADER_LOG_OFFSET);
+        v->log.len = get_le32(h + HEADER_LOG_LENGTH);
     }
     if (!any)
         return blkimg_bad(&v->im.b, err, "neither of its two headers is valid");
@@ -249,6 +339,8 @@ static int read_items(struct vhdx *v, uint8_t value[ITEM_MAX][16], unsigned *fou
             continue;
         }
         *found |= 1u << item;
+        if (item == ITEM_PARENT && range_fits(off, len, v->metadata.len))
+            v->locator = (struct region){v->metadata.off + off, len};
         if (items[item].len && (len != items[item].len || off < REGIONS || !range_fits(off, len, v->metadata.len)))
             return blkimg_bad(&v->im.b, err, "an item of %u bytes at %u of its metadata", len, off);
         if (items[item].len)
@@ -259,7 +351,7 @@ static int read_items(struct vhdx *v, uint8_t value[ITEM_MAX][16], unsigned *fou
 
 static int check_geometry(struct vhdx *v, uint32_t sector, struct err *err)
 {
-    uint64_t size = v->im.b.lim.size, blocks;
+    uint64_t size = v->im.b.lim.size, blocks, entries;
 
     if (sector != 512 && sector != 4096)
         return blkimg_bad(&v->im.b, err, "sectors of %u bytes", sector);
@@ -267,9 +359,13 @@ static int check_geometry(struct vhdx *v, uint32_t sector, struct err *err)
         return blkimg_bad(&v->im.b, err, "blocks of %u bytes", v->block);
     if (!size || size % sector || size > (uint64_t)64 << 40) /* 2.6.2.2 */
         return blkimg_bad(&v->im.b, err, "a disk of %" PRIu64 " bytes", size);
+    v->sector = sector;
     v->ratio = (uint32_t)(((uint64_t)sector << 23) / v->block); /* 2.5 */
     blocks = (size + v->block - 1) / v->block;
-    if ((blocks + (blocks - 1) / v->ratio) * sizeof(uint64_t) > v->bat.len)
+    entries = blocks + (blocks - 1) / v->ratio;
+    if (v->differs)
+        entries = ((blocks - 1) / v->ratio + 1) * (v->ratio + 1);
+    if (entries * sizeof(uint64_t) > v->bat.len)
         return blkimg_bad(&v->im.b, err, "a block table of %u bytes for %" PRIu64 " blocks", v->bat.len, blocks);
     return 0;
 }
@@ -285,21 +381,36 @@ static int read_metadata(struct vhdx *v, struct err *err)
         return rc;
     if ((found & needed) != needed)
         return blkimg_bad(&v->im.b, err, "its metadata lacks the size of its disk, blocks or sectors");
-    if (get_le32(value[ITEM_PARAMETERS] + 4) & PARAM_HAS_PARENT)
-        return blkimg_refuse(&v->im.b, err,
-                             "it is the difference to another VHDX image, which is not known; merge the two "
-                             "in Hyper-V (Merge-VHD)");
-    v->fixed = get_le32(value[ITEM_PARAMETERS] + 4) & PARAM_FIXED;
+    v->differs = get_le32(value[ITEM_PARAMETERS] + 4) & PARAM_HAS_PARENT;
+    v->fixed = !v->differs && get_le32(value[ITEM_PARAMETERS] + 4) & PARAM_FIXED;
     v->block = get_le32(value[ITEM_PARAMETERS]);
     v->im.b.lim.size = get_le64(value[ITEM_SIZE]);
     return check_geometry(v, get_le32(value[ITEM_LOGICAL]), err);
+}
+
+static int open_parent(struct vhdx *v, const struct blk_open_opts *o, struct err *err)
+{
+    struct blk *b = &v->im.b;
+    const struct vhdx *p;
+    int rc = vhdx_parent_read(b, v->locator.off, v->locator.len, &v->parent, err);
+
+    if (!rc && !o->no_backing)
+        rc = blk_open_named(b, v->parent.name, b->drv->name, false, o, &b->backing, err);
+    if (rc || o->no_backing)
+        return rc;
+    p = container_of(b->backing, struct vhdx, im.b);
+    if (!vhdx_parent_is(&v->parent, p->data_guid))
+        return blkimg_bad(b, err, "%s is not the parent that it was made from, or was written to since",
+                          b->backing->name);
+    if (p->sector != v->sector)
+        return blkimg_bad(b, err, "its parent has sectors of %u bytes, it itself of %u", p->sector, v->sector);
+    return 0;
 }
 
 static int vhdx_open(struct blk *b, const struct blk_open_opts *o, struct err *err)
 {
     static const uint8_t none[16];
     struct vhdx *v = container_of(b, struct vhdx, im.b);
-    struct vhdx_log log;
     uint8_t magic[8];
     int rc = blkimg_init(&v->im, &vhdx_ops, o, err);
 
@@ -308,15 +419,17 @@ static int vhdx_open(struct blk *b, const struct blk_open_opts *o, struct err *e
     if (!rc && memcmp(magic, "vhdxfile", 8) != 0)
         rc = blkimg_bad(b, err, "no signature");
     if (!rc)
-        rc = read_headers(v, &log, err);
-    if (!rc && memcmp(log.guid, none, sizeof(none)) != 0) {
-        rc = vhdx_replay(b, &log, err);
+        rc = read_headers(v, err);
+    if (!rc && memcmp(v->log.guid, none, sizeof(none)) != 0) {
+        rc = vhdx_replay(b, &v->log, err);
         v->replayed = !rc;
     }
     if (!rc)
         rc = read_regions(v, err);
     if (!rc)
         rc = read_metadata(v, err);
+    if (!rc && v->differs)
+        rc = open_parent(v, o, err);
     v->im.end = align_up(b->file->lim.size, MIB);
     return rc;
 }
@@ -325,8 +438,15 @@ static json_t *vhdx_info(struct blk *b)
 {
     struct vhdx *v = container_of(b, struct vhdx, im.b);
 
-    return json_pack("{s:s, s:I, s:b}", "subformat", v->fixed ? "fixed" : "dynamic", "block-size", (json_int_t)v->block,
-                     "log-to-write-back", v->replayed);
+    json_t *j = json_pack("{s:s, s:I, s:b}", "subformat",
+                          v->differs ? "differencing"
+                          : v->fixed ? "fixed"
+                                     : "dynamic",
+                          "block-size", (json_int_t)v->block, "log-to-write-back", v->replayed);
+
+    if (v->differs)
+        json_object_set_new(j, "backing-filename", json_string(v->parent.name));
+    return j;
 }
 
 static uint32_t vhdx_cluster(struct blk *b)
