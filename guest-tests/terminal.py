@@ -177,8 +177,9 @@ def try_gives_a_shell():
     run.expect("# ")
     run.type(b"stty size\r")
     run.expect("31 97")
-    run.type(b"sleep 1000\r")
-    run.expect("sleep 1000\r\n")
+    run.expect("# ")
+    run.type(b"sh -c 'echo in $((40 + 2)); exec sleep 1000'\r")
+    run.expect("in 42")  # so the terminal's foreground is no longer the shell, which survives Ctrl-C
     run.type(b"\x03")
     run.expect("# ")
     run.type(b"\x1d?")
