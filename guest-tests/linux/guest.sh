@@ -24,6 +24,12 @@ END
     ip link set eth0 up
     udhcpc -i eth0 -n -q -s /lease 2>/dev/null
 }
+# measure ADDRESS PORT: bulk data to a server of iperf3's, and back.
+measure()
+{
+    iperf3 --client "$1" --port "$2" --bytes 2M >/iperf 2>&1 && iperf3 --client "$1" --port "$2" --bytes 2M --reverse >/iperf 2>&1 &&
+        echo "GUEST measured both ways" || tail -n 2 /iperf
+}
 shared() { mkdir -p /mnt && mount -t virtiofs data /mnt; }
 
 case $(word t) in
@@ -163,6 +169,7 @@ net)
     name=$(nslookup example.org 10.0.2.3 2>/dev/null | sed -n 's/^Address[ 1]*: *\(192[0-9.]*\).*/\1/p')
     [ "$name" ] && echo "GUEST name $name"
     echo "GUEST asked $(echo what | nc 10.0.2.100 7)"
+    [ "$(word iperf)" ] && measure 10.0.2.2 $(word iperf)
     echo 'served by the guest' >/www/index.html
     httpd -h /www
     udp-echo 7 &
@@ -195,6 +202,7 @@ wire)
     case $(word do) in
     serve)
         httpd -h /www
+        iperf3 --server --daemon
         echo "GUEST serves"
         while :; do sleep 100; done
         ;;
@@ -203,6 +211,7 @@ wire)
         echo "GUEST fetches"
         sum=$(fetch 10.9.0.1/zeroes)
         echo "GUEST fetched $sum"
+        /usr/sbin/tc qdisc add dev eth0 root netem delay 10ms && measure 10.9.0.1 5201
         ;;
     exchange)
         sum=$(fetch 10.9.0.1/zeroes)

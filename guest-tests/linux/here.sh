@@ -308,12 +308,12 @@ echoes() # TTY OPTION…
 scenario_console_both_ways() { : >"$out"; echoes hvc0 --console stdio; }
 scenario_serial_both_ways() { : >"$out"; echoes ttyS0; }
 
-# with_servers COMMAND…: while servers.py runs, whose ports are then in port4 and port6.
+# with_servers COMMAND…: while servers.py runs, whose ports are then in port4, port6 and iperf.
 with_servers()
 {
     local code=0
     coproc servers { exec python3 guest-tests/linux/servers.py 2>"$scratch/servers"; }
-    read -r port4 port6 <&"${servers[0]}" || { why "no servers: $(tail -n1 "$scratch/servers")"; return; }
+    read -r port4 port6 iperf <&"${servers[0]}" || { why "no servers: $(tail -n1 "$scratch/servers")"; return; }
     "$@" || code=$?
     kill "$servers_PID"
     wait "$servers_PID" 2>/dev/null
@@ -349,7 +349,7 @@ on_user_net()
 {
     local within=(unshare -m sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$scratch/resolv.conf") code=0
     echo 'nameserver 127.9.9.9' >"$scratch/resolv.conf"
-    started net -m 256M --net "user$1" -p 127.0.0.1:0:80 -a "port4=$port4 port6=$port6" || return
+    started net -m 256M --net "user$1" -p 127.0.0.1:0:80 -a "port4=$port4 port6=$port6 ${words-}" || return
     until_says 'GUEST serves' && www=$(timeout 30 busybox wget -q -O - "http://127.0.0.1:$(forward tcp)/index.html") ||
         { why "the guest's server cannot be reached"; code=1; }
     ((code)) || [[ ! ${2-} ]] || "$2" || code=1
@@ -369,11 +369,11 @@ all_forwards()
 }
 net_all()
 {
-    local capture=$scratch/net.pcap
+    local capture=$scratch/net.pcap initrd=$work/initrd.net words=iperf=$iperf
     on_user_net ",host-loopback,pcap=$capture,hostfwd=udp:127.0.0.1:0-:7,hostfwd=unix:$scratch/www-:80,guestfwd=tcp:10.0.2.100:7-cmd:sed \
 s/what/this/" all_forwards && says 'GUEST lease 10.0.2.15 10.0.2.2 10.0.2.3' && says 'GUEST mtu=65520' &&
         says "GUEST host4 $zeroes" && says "GUEST host6 $zeroes" && says 'GUEST name 192.0.2.7' && says 'GUEST pong' &&
-        says 'GUEST asked this' || return
+        says 'GUEST asked this' && says 'GUEST measured both ways' || return
     [[ $www == "$served" ]] || { why "the guest serves \"$www\""; return; }
     # Packets are as large as they get, without a word to the guest but by the card and DHCP.
     sound "$capture" && seen "$capture" 'udp.srcport == 7 && frame.len > 60000' &&
@@ -413,14 +413,18 @@ on_lan()
     out=$scratch/out$2
     XDG_RUNTIME_DIR=$scratch started wire -m 256M -n "lan=$1" -a "me=$2 do=$3 mib=3"
 }
-# One guest fetches from another, a third is on another lan, and who was the first on this one ends badly meanwhile.
+# One guest fetches from another, then sends and fetches with 10 ms between them; a third is on another lan, and who was
+# the first on this one ends badly meanwhile.
 scenario_lan()
 {
-    local first server fetcher code=0
+    local first server fetcher code=0 initrd=$work/initrd.net
     on_lan one 9 serve && first=$pid && on_lan one 1 serve && server=$pid || return
     on_lan two 2 ping && ended 0 && says 'GUEST is alone' && on_lan one 3 fetch && fetcher=$pid || code=1
     kill -9 "$first"
-    ((code)) || { pid=$fetcher && ended 0 && says "GUEST fetched $(head -c 3145728 /dev/zero | sha256sum)" || code=1; }
+    ((code)) || {
+        pid=$fetcher && ended 0 && says "GUEST fetched $(head -c 3145728 /dev/zero | sha256sum)" &&
+            says 'GUEST measured both ways' || code=1
+    }
     kill -9 "$server"
     wait "$first" "$server" 2>/dev/null
     return $code

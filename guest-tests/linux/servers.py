@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Servers on the loopback for guests of the user network: HTTP over IPv4 and IPv6, and DNS on port 53 of 127.9.9.9.
+"""Servers on the loopback for guests of the user network: HTTP over IPv4 and IPv6, iperf3, and DNS on port 53 of 127.9.9.9.
 
-Prints the two ports of HTTP.  Each HTTP answer is 8 MiB that say nothing.  DNS knows one address for all names.
+Prints the two ports of HTTP and iperf3's.  Each HTTP answer is 8 MiB that say nothing.  DNS knows one address for all names.
 """
 import http.server
+import signal
 import socket
 import socketserver
+import subprocess
 import sys
 import threading
 
@@ -40,8 +42,25 @@ class Dns(socketserver.BaseRequestHandler):
                         self.client_address)
 
 
+def start_iperf():
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    iperf = subprocess.Popen(['iperf3', '--server', '--bind', '127.0.0.1', '--port', port, '--forceflush'],
+                             stdout=subprocess.PIPE, text=True)
+    for line in iperf.stdout:
+        if 'listening' in line:
+            break
+    return iperf, port
+
+
 servers = [Http(('127.0.0.1', 0), Answer), Http6(('::1', 0), Answer), socketserver.UDPServer(('127.9.9.9', 53), Dns)]
 for server in servers:
     threading.Thread(target=server.serve_forever, daemon=True).start()
-print(servers[0].server_port, servers[1].server_port, flush=True)
-sys.stdin.read()  # until whoever started us goes
+iperf, iperf_port = start_iperf()
+print(servers[0].server_port, servers[1].server_port, iperf_port, flush=True)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+try:
+    sys.stdin.read()  # until whoever started us goes
+finally:
+    iperf.kill()
