@@ -18,6 +18,7 @@ struct net_class {
     int (*open)(struct net *n, struct err *err);         /* fills n->lim; on failure close() follows */
     void (*close)(struct net *n);                        /* copes with half an open */
     json_t *(*info)(struct net *n);                      /* as net_info(); may be NULL */
+    bool (*lease)(struct net *n, struct net_lease *ret); /* as net_lease(); NULL: there is no DHCP */
 };
 
 /* Is what the header says possible?  Makes it say no more than what matters [VIRTIO-v1.2 5.1.6.2].  Backends ask this

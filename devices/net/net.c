@@ -250,6 +250,11 @@ uint16_t net_ring_stop(struct net *n, unsigned ring)
     return n->cls->ring_stop(n, ring);
 }
 
+bool net_lease(const struct net_class *cls, struct net *n, struct net_lease *ret)
+{
+    return cls->lease && cls->lease(n, ret);
+}
+
 json_t *net_info(struct net *n)
 {
     return n->cls->info ? n->cls->info(n) : json_object();

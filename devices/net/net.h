@@ -100,6 +100,13 @@ uint64_t net_dropped(const struct net *n, enum net_drop why);
 /* What the backend has to say of itself, an object; the caller's.  In the lane. */
 json_t *net_info(struct net *n) must_check;
 
+/* What DHCP would tell the guest, in network byte order. */
+struct net_lease {
+    uint32_t address, mask, gateway, dns;
+};
+/* By the options alone, before net_open() or without it; false: nothing, or they are wrong, which net_open() tells. */
+bool net_lease(const struct net_class *cls, struct net *n, struct net_lease *ret);
+
 /* The classes of this build; NULL-terminated. */
 extern const struct net_class *const net_classes[];
 const struct net_class *net_class_find(const char *name);

@@ -786,6 +786,23 @@ static json_t *user_info(struct net *n)
                      "urgent-cleared", (json_int_t)u->san.urgent, "sanitiser-dropped", dropped);
 }
 
+static bool user_lease(struct net *n, struct net_lease *ret)
+{
+    struct user_config *c = &user_of(n)->c;
+    struct san_rules r = {0};
+    SlirpConfig cfg = {0};
+
+    if (!c->ipv4 || user_config_addresses(c, &cfg, &r, NULL) < 0)
+        return false;
+    *ret = (struct net_lease){
+        .address = cfg.vdhcp_start.s_addr,
+        .mask = r.mask.s_addr,
+        .gateway = r.host.s_addr,
+        .dns = r.dns.s_addr,
+    };
+    return true;
+}
+
 static const struct opt user_opts[] = {
     O_BOOL(struct user, c.ipv4, "ipv4", "on", "give the guest IPv4"),
     O_STR(struct user, c.net, "net", "10.0.2.0/24", "the guest's network", .arg = "NET/BITS"),
@@ -832,4 +849,5 @@ const struct net_class net_user = {
     .open = user_open,
     .close = user_close,
     .info = user_info,
+    .lease = user_lease,
 };

@@ -46,7 +46,7 @@ static int addr6_in_net(const char *key, const char *text, const struct in6_addr
     return 0;
 }
 
-static int parse_addresses(struct user_config *c, SlirpConfig *cfg, struct san_rules *r, struct err *err)
+int user_config_addresses(struct user_config *c, SlirpConfig *cfg, struct san_rules *r, struct err *err)
 {
     struct in6_addr net6;
     int rc;
@@ -131,7 +131,7 @@ static int parse_names(struct user_config *c, SlirpConfig *cfg, struct err *err)
 
 int user_config_resolve(struct user_config *c, SlirpConfig *cfg, struct san_rules *rules, struct err *err)
 {
-    int rc = parse_addresses(c, cfg, rules, err);
+    int rc = user_config_addresses(c, cfg, rules, err);
     bool udp = false;
 
     if (!rc)

@@ -20,5 +20,7 @@ struct user_config {
 
 /* Fills all but version and MTU of *cfg, and all but max of *rules. */
 int user_config_resolve(struct user_config *c, SlirpConfig *cfg, struct san_rules *rules, struct err *err) must_check;
+/* The part of that about addresses: of *cfg where DHCP begins, of *rules the IPv4 network. */
+int user_config_addresses(struct user_config *c, SlirpConfig *cfg, struct san_rules *rules, struct err *err) must_check;
 /* Copes with half a resolve. */
 void user_config_fini(struct user_config *c);

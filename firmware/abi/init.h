@@ -47,7 +47,7 @@ enum init_order {
     ORDER_GROUP, /* one more */
     ORDER_CWD,
     ORDER_SIZE, /* COLS ROWS: the command's streams are a terminal */
-    ORDER_NET,  /* ADDRESS GATEWAY, numbers in network order: eth0's, in a network of 24 bits */
+    ORDER_NET,  /* ADDRESS MASK GATEWAY, numbers in network order: eth0's */
     ORDER_DNS,  /* address of a name server, in text */
     ORDER_ARG,
     ORDER_ENV,

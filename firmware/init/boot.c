@@ -215,7 +215,7 @@ void start_network(const struct orders *o)
         if (r >= 0)
             r = set_address(fd, "eth0", SIOCSIFADDR, o->address);
         if (r >= 0)
-            r = set_address(fd, "eth0", SIOCSIFNETMASK, 0x00ffffff); /* 255.255.255.0 in network order */
+            r = set_address(fd, "eth0", SIOCSIFNETMASK, o->mask);
         if (r >= 0)
             r = bring_up(fd, "eth0");
         if (r >= 0)

@@ -243,7 +243,7 @@ static void listen(struct session *s)
         s->said.text[s->said.n] = 0;
         while (word[i] && word[i] == s->said.text[i])
             i++;
-        if (!word[i] && parse_two(s->said.text + i, UINT16_MAX, size))
+        if (!word[i] && parse_numbers(s->said.text + i, UINT16_MAX, size, 2))
             set_size(s, (unsigned)size[0], (unsigned)size[1]);
         s->said.n = 0;
     }

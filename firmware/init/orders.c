@@ -15,14 +15,12 @@ static bool parse_number(const char **text, uint64_t max, uint64_t *ret)
     return true;
 }
 
-static bool parse_one(const char *text, uint64_t max, uint64_t *ret)
+bool parse_numbers(const char *text, uint64_t max, uint64_t *ret, unsigned n)
 {
-    return parse_number(&text, max, ret) && !*text;
-}
-
-bool parse_two(const char *text, uint64_t max, uint64_t ret[2])
-{
-    return parse_number(&text, max, &ret[0]) && *text++ == ' ' && parse_one(text, max, &ret[1]);
+    for (unsigned i = 0; i < n; i++)
+        if ((i && *text++ != ' ') || !parse_number(&text, max, &ret[i]))
+            return false;
+    return !*text;
 }
 
 /* What follows "NAME=" when `word` begins so, else NULL. */
@@ -49,7 +47,7 @@ static enum init_order kind_of(char *word, char **value)
 
 static const char *take(struct orders *o, enum init_order kind, char *value)
 {
-    uint64_t v = 0, two[2] = {0};
+    uint64_t v = 0, several[3] = {0};
 
     switch (kind) {
     case ORDER_MODULE:
@@ -70,31 +68,32 @@ static const char *take(struct orders *o, enum init_order kind, char *value)
         o->dns = value;
         return NULL;
     case ORDER_CLOCK:
-        return parse_one(value, INT64_MAX, &o->clock) ? NULL : "a bad clock";
+        return parse_numbers(value, INT64_MAX, &o->clock, 1) ? NULL : "a bad clock";
     case ORDER_UID:
     case ORDER_GID:
-        if (!parse_one(value, UINT32_MAX - 1, &v))
+        if (!parse_numbers(value, UINT32_MAX - 1, &v, 1))
             return "a bad user";
         *(kind == ORDER_UID ? &o->uid : &o->gid) = (uint32_t)v;
         return NULL;
     case ORDER_GROUP:
-        if (o->ngroups == INIT_GROUPS_MAX || !parse_one(value, UINT32_MAX - 1, &v))
+        if (o->ngroups == INIT_GROUPS_MAX || !parse_numbers(value, UINT32_MAX - 1, &v, 1))
             return "a bad group";
         o->groups[o->ngroups++] = (uint32_t)v;
         return NULL;
     case ORDER_SIZE:
-        if (!parse_two(value, UINT16_MAX, two))
+        if (!parse_numbers(value, UINT16_MAX, several, 2))
             return "a bad size";
         o->tty = true;
-        o->cols = (uint16_t)two[0];
-        o->rows = (uint16_t)two[1];
+        o->cols = (uint16_t)several[0];
+        o->rows = (uint16_t)several[1];
         return NULL;
     case ORDER_NET:
-        if (!parse_two(value, UINT32_MAX, two))
+        if (!parse_numbers(value, UINT32_MAX, several, 3))
             return "a bad network";
         o->net = true;
-        o->address = (uint32_t)two[0];
-        o->gateway = (uint32_t)two[1];
+        o->address = (uint32_t)several[0];
+        o->mask = (uint32_t)several[1];
+        o->gateway = (uint32_t)several[2];
         return NULL;
     case ORDER_ARG:
         *o->argv++ = value;

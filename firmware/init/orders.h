@@ -15,7 +15,7 @@ struct orders {
     unsigned ngroups;
     bool tty, net;
     uint16_t cols, rows;
-    uint32_t address, gateway;
+    uint32_t address, mask, gateway;
     char **argv, **envp; /* NULL-terminated, within `words` */
 };
 
@@ -24,5 +24,5 @@ enum { ORDERS_POINTERS = INIT_WORDS_MAX + 2 };
 
 /* NULL, or what is wrong; `text` is n bytes. */
 const char *orders_parse(char *text, size_t n, char **pointers, struct orders *ret);
-/* Two decimal numbers with a blank between; false where that is not what it is, or one is above `max`. */
-bool parse_two(const char *text, uint64_t max, uint64_t ret[2]);
+/* Decimal numbers with a blank between; false where there are not n, or one is above `max`. */
+bool parse_numbers(const char *text, uint64_t max, uint64_t *ret, unsigned n);

@@ -623,7 +623,13 @@ scenario_test_carries_streams_user_and_code()
     complains '^nobody$' && complains '^/usr/lib$' && complains 'not a tty' && complains '^a word$' && complains '^again$' &&
         complains 'touch.*Permission denied'
 }
-scenario_test_command_killed() { tests 139 --machine mmio -- sh -c 'kill -SEGV $$' && complains 'signal 11'; }
+test_on_user_net()
+{
+    tests 139 --machine mmio -n user,net=10.7.0.0/16,host-loopback -- \
+        sh -c "cat /etc/resolv.conf; busybox wget -q -O - http://10.7.0.2:$port4 | sha256sum; kill -SEGV \$\$" && complains 'signal 11' &&
+        says '^nameserver 10.7.0.3$' && says "^$zeroes"
+}
+scenario_test_command_killed_on_user_net() { with_servers test_on_user_net; }
 scenario_test_command_silent()
 {
     tests 124 --silence-timeout 3 --bundle "$scratch/hung" -- sh -c 'echo begun; (sleep 1000 &); sleep 1000' </dev/null &&

@@ -27,7 +27,7 @@ MAY = {
     'vmm/gdb': ['vmm/base', 'vmm/loop', 'vmm/mem', 'vmm/cpu', 'vmm/kvm', 'vmm/inspect', 'vmm/machine'],
     'vmm/bundle': ['vmm/base', 'vmm/loop', 'vmm/mem', 'vmm/cpu', 'vmm/kvm', 'vmm/inspect', 'vmm/machine', 'devices/core'],
     'vmm/control': ['vmm/base', 'vmm/loop', 'vmm/machine', 'devices/core'],
-    'vmm/runner': ['vmm/base', 'vmm/loop', 'vmm/machine', 'firmware/load', 'firmware/abi'],
+    'vmm/runner': ['vmm/base', 'vmm/loop', 'vmm/machine', 'devices/net', 'firmware/load', 'firmware/abi'],
     'vmm/report': ['vmm/base', 'vmm/runner'],
     'vmm/cli': ['vmm/base', 'vmm/cpu', 'vmm/kvm', 'vmm/loop', 'vmm/machine', 'vmm/control', 'vmm/runner', 'vmm/report',
                 'devices/core', 'devices/block', 'devices/char', 'devices/net', 'vmm/gdb', 'vmm/bundle',

@@ -410,6 +410,26 @@ static int add_nets(struct config *c, struct err *err)
     return r < 0 ? r : no_forwards(c, err);
 }
 
+bool config_lease(const struct config *c, struct net_lease *ret)
+{
+    for (unsigned i = 0; i < c->ndevices; i++) {
+        const struct config_device *cd = &c->devices[i];
+        void *net = NULL;
+        struct device *d;
+        bool is;
+
+        if (strcmp(cd->cls->name, "virtio-net") != 0)
+            continue;
+        if (device_create(cd->cls, cd->id, cd->options, &d, NULL) < 0)
+            return false;
+        opts_chosen(cd->cls->opts, d, &net);
+        is = net_lease(net_class_find(opts_get(opts_find(cd->cls->opts, "backend"), d, NULL, 0)), net, ret);
+        device_destroy(d);
+        return is;
+    }
+    return false;
+}
+
 /* Makes devices of the short forms, and those that every machine has. */
 static int resolve_short_forms(struct config *c, struct err *err)
 {

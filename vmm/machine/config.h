@@ -98,6 +98,10 @@ void config_put_option(FILE *f, const char *key, const char *value);
 /* Fills in what was left open and checks what can be checked without opening anything.  Idempotent. */
 int config_resolve(struct config *c, struct err *err) must_check;
 
+/* What the first network card's network tells the guest by DHCP, for a config that is resolved; false: nothing. */
+struct net_lease;
+bool config_lease(const struct config *c, struct net_lease *ret);
+
 /* JSON that ends with a newline; the caller's to free. */
 int config_to_json(const struct config *c, char **ret, struct err *err) must_check;
 /* An object's strings, integers and booleans as "key=value,…", but those in `but`; the caller's.

@@ -1,8 +1,10 @@
+#include <arpa/inet.h>
 #include <stdlib.h>
 
 #include "vmm/base/test.h"
 #include "vmm/machine/config.h"
 
+#include "devices/net/net.h"
 #include "vmm/machine/board.h"
 
 static struct config make(void)
@@ -223,6 +225,40 @@ static void published_ports_need_a_user_network(void **s)
     }
 }
 
+static void networks_tell_what_they_lease(void **s)
+{
+    static const struct {
+        const char *net, *address, *mask, *gateway, *dns; /* NULL: nothing */
+    } rows[] = {
+        {"user", "10.0.2.15", "255.255.255.0", "10.0.2.2", "10.0.2.3"},
+        {"user,net=10.7.0.0/16,dns=10.7.1.1,dhcpstart=10.7.9.9", "10.7.9.9", "255.255.0.0", "10.7.0.2", "10.7.1.1"},
+        {"user,ipv4=off"},
+        {"user,dns=1.2.3.4"},
+        {"null"},
+        {"none"},
+    };
+
+    (void)s;
+    for (size_t i = 0; i < array_len(rows); i++) {
+        struct config c = make();
+        struct net_lease l;
+        struct err err;
+
+        if (!net_class_find("user") && !strncmp(rows[i].net, "user", 4))
+            continue;
+        set(&c, "net", rows[i].net);
+        assert_int_equal(config_resolve(&c, &err), 0);
+        assert_int_equal(config_lease(&c, &l), rows[i].address != NULL);
+        if (rows[i].address) {
+            assert_int_equal(l.address, inet_addr(rows[i].address));
+            assert_int_equal(l.mask, inet_addr(rows[i].mask));
+            assert_int_equal(l.gateway, inet_addr(rows[i].gateway));
+            assert_int_equal(l.dns, inet_addr(rows[i].dns));
+        }
+        config_fini(&c);
+    }
+}
+
 static void shares_have_a_tag_and_a_mode(void **s)
 {
     static const struct {
@@ -335,6 +371,7 @@ int main(void)
         cmocka_unit_test(network_cards_have_lasting_addresses),
         cmocka_unit_test(none_is_no_network_and_stands_alone),
         cmocka_unit_test(published_ports_need_a_user_network),
+        cmocka_unit_test(networks_tell_what_they_lease),
         cmocka_unit_test(shares_have_a_tag_and_a_mode),
         cmocka_unit_test(resolved_json_resolves_to_itself),
         cmocka_unit_test(bad_json_is_told_with_its_place),

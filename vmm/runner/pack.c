@@ -1,5 +1,6 @@
 #include "vmm/runner/pack.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
@@ -8,6 +9,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "devices/net/net.h"
 #include "firmware/abi/init.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/runner/cpio.h"
@@ -204,22 +206,17 @@ static bool is_users_own(const char *word)
     return false;
 }
 
-/* What the user network gives away by DHCP where it is told nothing else. */
+/* What DHCP would tell, so that nothing in the guest need ask. */
 static void order_network(FILE *f, const struct config *c)
 {
-    for (unsigned i = 0; i < c->ndevices; i++) {
-        const char *options = c->devices[i].options;
-        char text[32];
+    char text[40], dns[INET_ADDRSTRLEN];
+    struct net_lease l;
 
-        if (strcmp(c->devices[i].cls->name, "virtio-net") != 0)
-            continue;
-        if (strncmp(options, "backend=user,", 13) != 0 || !strstr(options, ",ipv4=on,net=10.0.2.0/24,"))
-            return;
-        snprintf(text, sizeof(text), "%u %u", htobe32(0x0a00020f), htobe32(0x0a000202));
-        order(f, ORDER_NET, text);
-        order(f, ORDER_DNS, "10.0.2.3");
+    if (!config_lease(c, &l))
         return;
-    }
+    snprintf(text, sizeof(text), "%u %u %u", l.address, l.mask, l.gateway);
+    order(f, ORDER_NET, text);
+    order(f, ORDER_DNS, inet_ntop(AF_INET, &l.dns, dns, sizeof(dns)));
 }
 
 static int write_orders(FILE *f, const struct test_spec *s, struct err *err)
