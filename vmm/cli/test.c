@@ -210,6 +210,8 @@ struct report_run *test_job_report(const struct test_job *j, struct report *r)
 
 void test_job_judge(const struct test_job *j, struct report_run *run)
 {
+    if (run->result.bundled)
+        report_fact(run, "bundle", j->bundle);
     if (!j->o.kunit || run->result.outcome != TEST_PASS || !list_empty(&run->test.children))
         return;
     run->result.outcome = TEST_ERROR;

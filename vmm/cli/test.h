@@ -34,7 +34,7 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
 void test_job_fini(struct test_job *j);
 /* What a report says about it: its name, kernel, and so on. */
 struct report_run *test_job_report(const struct test_job *j, struct report *r);
-/* A result that needs the plan to be understood: call it when the tests are known. */
+/* What a result means in the light of the plan: call it when the tests are known. */
 void test_job_judge(const struct test_job *j, struct report_run *run);
 
 /*

@@ -292,6 +292,7 @@ int test_one(struct test_job *j, int log, struct report_run *run, struct err *er
         run->tries = 1;
         run->result = o->run.result;
         reader_settle(o->reader, run);
+        test_job_judge(j, run);
         tell(o, run);
     }
     reader_destroy(o->reader);

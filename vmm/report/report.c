@@ -56,9 +56,10 @@ void report_fact(struct report_run *run, const char *name, const char *value)
 {
     unsigned i = 0;
 
-    while (run->facts[i].name)
+    while (run->facts[i].name && strcmp(run->facts[i].name, name))
         i++;
     assert(i + 1 < REPORT_FACTS);
+    free(run->facts[i].value);
     run->facts[i] = (struct report_fact){.name = name, .value = line_of(value)};
 }
 

@@ -34,6 +34,7 @@ void report_init(struct report *r);
 void report_fini(struct report *r);
 /* A run in the report, with no outcome yet; both texts are copied and cleaned. */
 struct report_run *report_add(struct report *r, const char *name);
+/* One of that name is replaced. */
 void report_fact(struct report_run *run, const char *name, const char *value);
 /* Its result is known (run->result), and its tests are: sets the outcome of run->test. */
 void report_settle(struct report_run *run);

@@ -43,6 +43,8 @@ static void make(struct report *r)
         "1..2\n<said> & \x02\x1b[1m\n# ok 5 in a comment\nnot ok 1 - <a&b> \"quoted\" 'x' ]]> \xc3\xa4 \\# SKIP no\n"
         "    1..3\n    ok 1 - inside\nok 2 - around\n");
     run = add_run(r, "cpus=4 " NASTY, TEST_CRASH, EXIT_CRASHED, "panic: <" NASTY ">", "");
+    report_fact(run, "bundle", "of the first try");
+    report_fact(run, "bundle", "dead");
     run->log = xstrdup("Kernel panic <not syncing>\n" NASTY "\n");
     run->test.output = xstrdup("ok 1\n" NASTY "\n");
 }
@@ -189,6 +191,7 @@ static void json(void **state)
         {"runs.1.tests.0.name", NASTY},
         {"runs.1.tests.0.output", "<said> & ?\n# ok 5 in a comment\n"},
         {"runs.2.outcome", "crash"},
+        {"runs.2.bundle", "dead"},
         {"runs.2.reason", "panic: <" NASTY ">"},
         {"runs.2.log", "Kernel panic <not syncing>\n" NASTY "\n"},
     };
@@ -261,6 +264,7 @@ static void junit(void **state)
         "  properties\n"
         "   property name='kernel' value='/boot/vmlinuz & co'\n"
         "   property name='arguments' value='console=\"a b\" <none>?'\n"
+        "   property name='bundle' value='dead'\n"
         "  testcase classname='cpus=4 <a&b> \"quoted\" \\'x\\' ]]> \xc3\xa4 # SKIP no' name='command' time='1.500'\n"
         "   error message='panic: <<a&b> \"quoted\" \\'x\\' ]]> \xc3\xa4 # SKIP no>' type='crash' 'ok 1\\n<a&b> "
         "\"quoted\" \\'x\\' ]]> \xc3\xa4 # SKIP no\\n'\n"

@@ -435,6 +435,7 @@ static void tell_of_bundle(struct test_child *c)
 
     if (!c->spec->bundle || !words || !see || !WIFEXITED(c->status) || WEXITSTATUS(c->status) != EXIT_CRASHED)
         return;
+    res->bundled = true;
     if (res->outcome == TEST_CRASH)
         snprintf(res->why, sizeof(res->why), "%s", words);
     else

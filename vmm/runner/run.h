@@ -58,6 +58,7 @@ struct test_result {
     enum test_outcome outcome;
     int code;      /* what `bothy test` ends with for this alone: vmm/base/exit_code.h, or the command's own */
     int signal;    /* that ended the command (code is 128 + it); 0: none */
+    bool bundled;  /* what is known of the dead guest is in the spec's bundle */
     char why[512]; /* one line; empty when it passed */
     uint64_t boot_ns, command_ns, all_ns; /* how long it took to the command's start, from there to its end, and all */
     uint64_t bytes[TEST_STREAMS];

@@ -378,6 +378,7 @@ static void what_dies_or_hangs_leaves_a_bundle(void **state)
         finish(b);
         assert_int_equal(b->run.result.outcome, i ? TEST_CRASH : TEST_TIMEOUT);
         assert_string_equal(b->run.result.why, whys[i]);
+        assert_true(b->run.result.bundled);
         tear_down(b);
     }
 }
