@@ -64,13 +64,13 @@ static int open_dir(int at, const char *name)
     if (fd < 0 || fstat(fd, &st) < 0)
         return -errno;
     if (!trusted(&st)) {
-        log_msg(LOG_WARN, "kernel cache not used: its directory %s is not ours alone; check its owner and mode", name);
+        log_msg(LOG_WARN, "cache not used: its directory %s is not ours alone; check its owner and mode", name);
         return -EPERM;
     }
     return take_fd(&fd);
 }
 
-static int open_cache_dir(void)
+int cache_folder(const char *name)
 {
     const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
     cleanup_fd int base = -1, ours = -1;
@@ -91,25 +91,62 @@ static int open_cache_dir(void)
     if (base < 0)
         return -errno;
     ours = open_dir(base, "bothy");
-    return ours < 0 ? ours : open_dir(ours, "kernels");
+    return ours < 0 ? ours : open_dir(ours, name);
+}
+
+bool cache_identity(int fd, char ret[CACHE_NAME_MAX])
+{
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0 || time(NULL) - st.st_ctim.tv_sec < SETTLED_S)
+        return false;
+    snprintf(ret, CACHE_NAME_MAX, "%jx-%jx-%jx-%jx.%lx-%jx.%lx", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino,
+             (uintmax_t)st.st_size, (uintmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (uintmax_t)st.st_ctim.tv_sec,
+             st.st_ctim.tv_nsec);
+    return true;
+}
+
+void cache_digest(const struct iovec *parts, unsigned n, char ret[CACHE_KEY_LEN + 1])
+{
+    uint8_t digest[SHA256_DIGEST_SIZE];
+    struct sha256_ctx sha;
+
+    sha256_init(&sha);
+    for (unsigned i = 0; i < n; i++)
+        sha256_update(&sha, parts[i].iov_len, parts[i].iov_base);
+    sha256_digest(&sha, sizeof(digest), digest);
+    for (size_t i = 0; i < sizeof(digest); i++)
+        snprintf(ret + 2 * i, 3, "%02x", digest[i]);
+}
+
+bool cache_follow(int dir, const char *link, char ret[CACHE_KEY_LEN + 1])
+{
+    char name[CACHE_KEY_LEN + 1] = "";
+
+    if (readlinkat(dir, link, name, sizeof(name)) != CACHE_KEY_LEN || strspn(name, "0123456789abcdef") != CACHE_KEY_LEN)
+        return false;
+    strcpy(ret, name);
+    return true;
+}
+
+void cache_link(int dir, const char *link, const char *name)
+{
+    unlinkat(dir, link, 0);
+    if (symlinkat(name, dir, link) < 0 && errno != EEXIST)
+        log_msg(LOG_DEBUG, "cache: link: %s", strerror(errno));
 }
 
 void cache_open(struct cache *c, bool use, const struct image *im)
 {
-    struct stat st;
-
-    *c = (struct cache){.dir = use ? open_cache_dir() : -1};
+    *c = (struct cache){.dir = use ? cache_folder("kernels") : -1};
     if (c->dir < 0) {
         if (use)
             log_msg(LOG_DEBUG, "no kernel cache: %s", strerror(-c->dir));
         c->dir = -1;
         return;
     }
-    if (im->fd < 0 || fstat(im->fd, &st) < 0 || time(NULL) - st.st_ctim.tv_sec < SETTLED_S)
-        return;
-    snprintf(c->link, sizeof(c->link), "%jx-%jx-%jx-%jx.%lx-%jx.%lx", (uintmax_t)st.st_dev, (uintmax_t)st.st_ino,
-             (uintmax_t)st.st_size, (uintmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec, (uintmax_t)st.st_ctim.tv_sec,
-             st.st_ctim.tv_nsec);
+    if (!cache_identity(im->fd, c->link))
+        c->link[0] = 0;
 }
 
 void cache_close(struct cache *c)
@@ -179,39 +216,28 @@ static int load_file(int dir, const char *name, struct kernel *ret)
 
 int cache_find_file(struct cache *c, struct kernel *ret)
 {
-    char name[sizeof(c->name)] = "";
+    char name[sizeof(c->name)];
 
-    if (c->dir < 0 || !c->link[0] || readlinkat(c->dir, c->link, name, sizeof(name)) != CACHE_KEY_LEN ||
-        strspn(name, "0123456789abcdef") != CACHE_KEY_LEN)
+    if (c->dir < 0 || !c->link[0] || !cache_follow(c->dir, c->link, name))
         return -ENOENT;
     return load_file(c->dir, name, ret);
 }
 
 static void set_link(const struct cache *c)
 {
-    if (!c->link[0])
-        return;
-    unlinkat(c->dir, c->link, 0);
-    if (symlinkat(c->name, c->dir, c->link) < 0 && errno != EEXIST)
-        log_msg(LOG_DEBUG, "kernel cache: link: %s", strerror(errno));
+    if (c->link[0])
+        cache_link(c->dir, c->link, c->name);
 }
 
 int cache_find_content(struct cache *c, const struct setup_header *hdr, const struct buf *payload, struct kernel *ret)
 {
-    const uint32_t format = FORMAT;
-    uint8_t digest[SHA256_DIGEST_SIZE];
-    struct sha256_ctx sha;
+    uint32_t format = FORMAT;
+    const struct iovec parts[] = {{&format, sizeof(format)}, {(void *)hdr, sizeof(*hdr)}, {payload->p, payload->n}};
     int rc;
 
     if (c->dir < 0)
         return -ENOENT;
-    sha256_init(&sha);
-    sha256_update(&sha, sizeof(format), (const uint8_t *)&format);
-    sha256_update(&sha, sizeof(*hdr), (const uint8_t *)hdr);
-    sha256_update(&sha, payload->n, payload->p);
-    sha256_digest(&sha, sizeof(digest), digest);
-    for (size_t i = 0; i < sizeof(digest); i++)
-        snprintf(c->name + 2 * i, 3, "%02x", digest[i]);
+    cache_digest(parts, array_len(parts), c->name);
     rc = load_file(c->dir, c->name, ret);
     if (rc == 0)
         set_link(c);

@@ -25,3 +25,13 @@ int cache_find_content(struct cache *c, const struct setup_header *hdr, const st
     must_check;
 /* Keeps it, after cache_find_content() did not find it.  `k` is then what the cache has. */
 void cache_put(struct cache *c, struct kernel *k);
+
+/* For others who keep something in a folder beside that: its descriptor, or -errno.  It is ours alone. */
+int cache_folder(const char *name) must_check;
+/* What tells a file from all others, and from itself after a change; false: it changed just now. */
+bool cache_identity(int fd, char ret[CACHE_NAME_MAX]) must_check;
+/* The name of what has these bytes. */
+void cache_digest(const struct iovec *parts, unsigned n, char ret[CACHE_KEY_LEN + 1]);
+/* From an identity to such a name; false: there is no link. */
+bool cache_follow(int dir, const char *link, char ret[CACHE_KEY_LEN + 1]) must_check;
+void cache_link(int dir, const char *link, const char *name);

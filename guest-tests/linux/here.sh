@@ -665,6 +665,19 @@ scenario_test_root_on_a_disk()
         says '^/dev/vda / ext4' || return
     [[ $(sha256sum "$scratch/root.raw") == "$was" ]] || why 'the image has changed'
 }
+# A kernel whose modules leave it nothing but memory and virtio-mmio.
+scenario_test_root_in_memory()
+{
+    local version=${kernel##*/vmlinuz-} from modules=$scratch/poor root=$scratch/small
+    from=${kernel%/*}/../lib/modules/$version
+    mkdir -p "$modules" "$root"/{bin,etc,proc,sys,dev,run,tmp} && ln -s "$from/kernel" "$modules" &&
+        cp "$from/modules.builtin" "$modules" && sed '/virtiofs/d; /virtio_pci/d' "$from/modules.dep" >"$modules/modules.dep" &&
+        cp /bin/busybox "$root/bin/sh" && ln -s sh "$root/bin/cat" || return
+    tests 3 --modules "$modules" --root "$root" -- sh -c 'echo written >/etc/new; cat /etc/new; exit 3' && says '^written$' &&
+        complains 'no CONFIG_VIRTIO_PCI' && complains 'no CONFIG_VIRTIO_FS' || return
+    [[ ! -e $root/etc/new ]] || { why 'the directory has changed'; return; }
+    tests 125 --modules "$modules" -- true && complains 'no CONFIG_VIRTIO_FS, which it needs'
+}
 scenario_test_at_a_terminal()
 {
     script -qec "stty rows 31 cols 97; '$bothy' test -k '$kernel' -- sh -c 'stty size; tty; exit 5'" /dev/null <<<'' >"$out" && why 'no code' && return 1

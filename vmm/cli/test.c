@@ -11,7 +11,6 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
-#include "vmm/runner/kernel.h"
 
 enum { SECONDS_MAX = 1000000, COMMAND_WORDS_MAX = 16384, JOBS_MAX = 4096, RETRY_MAX = 1000 };
 
@@ -79,18 +78,16 @@ static int choose_cwd(struct test_opts *o, struct err *err)
     return 0;
 }
 
-static int choose_kernel(struct test_opts *o, struct err *err)
+static int choose_kernel(struct test_opts *o, struct kernel_place *k, struct err *err)
 {
-    struct kernel_place k;
-    int r = kernel_find(o->c.kernel, &k, err);
+    int r = kernel_find(o->c.kernel, k, err);
 
     if (r < 0)
         return r;
     free(o->c.kernel);
-    o->c.kernel = take_ptr(k.file);
+    o->c.kernel = take_ptr(k->file);
     if (!o->modules)
-        o->modules = take_ptr(k.modules);
-    kernel_place_fini(&k);
+        o->modules = take_ptr(k->modules);
     return 0;
 }
 
@@ -118,7 +115,7 @@ static int set_options(struct test_job *j, const struct test_plan *p, unsigned r
     if ((r = cli_parse(&again, err)) < 0 || (r = matrix_apply(&p->matrix, run, config_opts, &o->c, err)) < 0 ||
         (r = check_root(o, err)) < 0 || (r = choose_cwd(o, err)) < 0 || (r = ask_for_kunit(o, err)) < 0)
         return r;
-    return choose_kernel(o, err);
+    return choose_kernel(o, &j->kernel, err);
 }
 
 /* A folder of its own below --bundle, where there are several runs. */
@@ -138,8 +135,10 @@ static char *bundle_of(const struct test_job *j, const struct test_plan *p)
 int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, struct err *err)
 {
     struct test_opts *o = &j->o;
-    int r = set_options(j, p, run, err);
+    int r;
 
+    j->kernel.hold = -1;
+    r = set_options(j, p, run, err);
     j->name = matrix_name(&p->matrix, run);
     if (!j->name)
         j->name = xstrdup(o->kunit ? "kunit" : p->command[0]);
@@ -171,6 +170,7 @@ void test_job_fini(struct test_job *j)
 {
     config_fini(&j->o.c);
     opts_clear(test_options, &j->o);
+    kernel_place_fini(&j->kernel);
     free(j->name);
     free(j->bundle);
 }

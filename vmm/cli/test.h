@@ -4,6 +4,7 @@
 #include "vmm/cli/crash_opts.h"
 #include "vmm/machine/config.h"
 #include "vmm/report/report.h"
+#include "vmm/runner/kernel.h"
 #include "vmm/runner/matrix.h"
 
 struct test_opts {
@@ -27,6 +28,7 @@ struct test_plan {
 struct test_job {
     struct test_opts o;
     struct test_spec spec;
+    struct kernel_place kernel;
     char *name, *bundle;
 };
 /* `run` is one of the matrix'. */

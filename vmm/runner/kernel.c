@@ -10,6 +10,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/file.h"
 #include "vmm/runner/modules.h"
+#include "vmm/runner/package.h"
 
 #define BOOT    "/boot"
 #define PREFIX  "vmlinuz-"
@@ -88,21 +89,60 @@ static bool in_build_tree(struct kernel_place *k)
     return false;
 }
 
-/* Where they are installed, or beside a kernel of an unpacked package, which has boot/ and lib/. */
+/* Beside a kernel of a package, which has boot/ and lib/, or where they are installed. */
 static void find_modules(struct kernel_place *k)
 {
-    char *file cleanup_free = xstrdup(k->file), *near cleanup_free = NULL;
+    char *file cleanup_free = xstrdup(k->file), *installed cleanup_free = NULL;
 
     if (in_build_tree(k) || !*k->version)
         return;
-    if (asprintf(&k->modules, MODULES "/%s", k->version) < 0 ||
-        asprintf(&near, "%s/../lib/modules/%s", dirname(file), k->version) < 0)
+    if (asprintf(&k->modules, "%s/../lib/modules/%s", dirname(file), k->version) < 0 ||
+        asprintf(&installed, MODULES "/%s", k->version) < 0)
         abort();
     if (exists(k->modules))
         return;
     free(take_ptr(k->modules));
-    if (exists(near))
-        k->modules = take_ptr(near);
+    if (exists(installed))
+        k->modules = take_ptr(installed);
+}
+
+/* Beside the kernel, or at the top of its build tree. */
+static void find_config(struct kernel_place *k)
+{
+    char *file cleanup_free = xstrdup(k->file), *installed cleanup_free = NULL;
+    const char *dir = dirname(file), *names[] = {NULL, "../../../.config", ".config"};
+
+    if (asprintf(&installed, "config-%s", k->version) < 0)
+        abort();
+    names[0] = installed;
+    for (size_t i = 0; i < array_len(names) && !k->config; i++) {
+        char *path cleanup_free = join(dir, names[i]);
+
+        if (exists(path))
+            k->config = take_ptr(path);
+    }
+}
+
+static bool is_package(const char *path)
+{
+    static const char magic[] = "!<arch>\n"; /* [ar(5)] */
+    int fd cleanup_fd = open(path, O_RDONLY | O_CLOEXEC);
+    char head[sizeof(magic) - 1];
+
+    return fd >= 0 && read(fd, head, sizeof(head)) == sizeof(head) && !memcmp(head, magic, sizeof(head));
+}
+
+static int find_in_package(const char *path, struct kernel_place *k, struct err *err)
+{
+#ifdef HAVE_ARCHIVE
+    return package_kernel(path, &k->file, &k->hold, err);
+#else
+    (void)k;
+    return err_set(err, ENOTSUP,
+                   "package \"%s\": this bothy was built without libarchive; unpack it with dpkg-deb -x, and name the "
+                   "kernel in boot/",
+                   path);
+#endif
 }
 
 static int find_in_tree(const char *tree, struct kernel_place *k, struct err *err)
@@ -175,6 +215,8 @@ static int find(const char *what, struct kernel_place *k, struct err *err)
                            what);
     } else if (S_ISDIR(st.st_mode)) {
         r = find_in_tree(what, k, err);
+    } else if (is_package(what)) {
+        r = find_in_package(what, k, err);
     } else {
         k->file = xstrdup(what);
     }
@@ -186,12 +228,13 @@ static int find(const char *what, struct kernel_place *k, struct err *err)
     if (!*k->version)
         version_of_file(k->file, k->version);
     find_modules(k);
+    find_config(k);
     return 0;
 }
 
 int kernel_find(const char *what, struct kernel_place *ret, struct err *err)
 {
-    struct kernel_place k = {0};
+    struct kernel_place k = {.hold = -1};
     int r = find(what, &k, err);
 
     if (r < 0)
@@ -205,5 +248,8 @@ void kernel_place_fini(struct kernel_place *k)
 {
     free(k->file);
     free(k->modules);
-    *k = (struct kernel_place){0};
+    free(k->config);
+    if (k->hold >= 0)
+        close(k->hold);
+    *k = (struct kernel_place){.hold = -1};
 }

@@ -6,12 +6,14 @@
 struct kernel_place {
     char *file;        /* bzImage or vmlinux; owned */
     char *modules;     /* lib/modules/VERSION or a build tree; NULL: none found.  Owned */
+    char *config;      /* what it was configured by; NULL: unknown.  Owned */
     char version[128]; /* empty: the file does not say */
+    int hold;          /* keeps both where they were unpacked to; -1: there is no need */
 };
 
 /*
- * `what`: a file, a kernel's build tree, the version of an installed kernel, or NULL: the running kernel's file, else
- * the newest that is installed.
+ * `what`: a file, a kernel's build tree, a Debian package, the version of an installed kernel, or NULL: the running
+ * kernel's file, else the newest that is installed.
  */
 int kernel_find(const char *what, struct kernel_place *ret, struct err *err) must_check;
 void kernel_place_fini(struct kernel_place *k);

@@ -28,17 +28,18 @@ int modules_open(struct modules *m, const char *dir, struct err *err)
     char *dep cleanup_free = NULL, *builtin cleanup_free = NULL, *order cleanup_free = NULL;
     size_t n;
 
-    *m = (struct modules){.dir = dir};
+    *m = (struct modules){.dir = dir, .tree = modules_in_build_tree(dir)};
     if (asprintf(&dep, "%s/modules.dep", dir) < 0 || asprintf(&builtin, "%s/modules.builtin", dir) < 0 ||
         asprintf(&order, "%s/modules.order", dir) < 0)
         abort();
-    if (modules_in_build_tree(dir) && !file_read(order, DEP_MAX, &m->order, &n))
+    if (m->tree || file_read(dep, DEP_MAX, &m->dep, &n) < 0) {
+        if (file_read(order, DEP_MAX, &m->order, &n) < 0)
+            return err_set(err, errno,
+                           "modules \"%s\": neither modules.dep nor modules.order: %s; give --modules a kernel's "
+                           "lib/modules/VERSION or build tree",
+                           dir, strerror(errno));
         m->dep = xstrdup("");
-    else if (file_read(dep, DEP_MAX, &m->dep, &n) < 0)
-        return err_set(err, errno,
-                       "modules \"%s\": modules.dep: %s; give --modules a kernel's lib/modules/VERSION, "
-                       "after depmod -b there",
-                       dir, strerror(errno));
+    }
     if (file_read(builtin, DEP_MAX, &m->builtin, &n) < 0)
         m->builtin = xstrdup(""); /* old kernels have none */
     return 0;
@@ -97,14 +98,14 @@ static int put_line(struct module_list *list, const char *line, size_t len, stru
     return r;
 }
 
-/* In modules.order: "kernel/fs/fuse/fuse.ko" or, of newer kernels, "fs/fuse/fuse.o"; false: not there. */
+/* In modules.order: "kernel/fs/fuse/fuse.ko" or, in newer trees, "fs/fuse/fuse.o"; false: not there. */
 static bool find_ordered(const struct modules *m, const char *name, const char **path, size_t *len)
 {
     for (const char *line = m->order; *line;) {
         size_t n = strcspn(line, "\n");
 
         if (is_named(line, n, name, ".ko") || is_named(line, n, name, ".o")) {
-            size_t skip = strncmp(line, "kernel/", 7) ? 0 : 7;
+            size_t skip = m->tree && !strncmp(line, "kernel/", 7) ? 7 : 0;
 
             *path = line + skip;
             *len = (size_t)((const char *)memrchr(line, '.', n) - *path);
@@ -173,16 +174,30 @@ static bool is_elf(const uint8_t *p, size_t n)
     return n > 4 && !memcmp(p, "\177ELF", 4);
 }
 
+/* modules.order does not tell how they are compressed. */
+static char *path_of(const struct modules *m, const char *file, size_t n)
+{
+    static const char *const endings[] = {".ko", ".ko.xz", ".ko.zst", ".ko.gz"};
+    char *path = NULL;
+
+    for (size_t i = 0; i < (m->order ? array_len(endings) : 1); i++) {
+        free(path);
+        if (asprintf(&path, "%s/%.*s%s", m->dir, (int)n, file, m->order ? endings[i] : "") < 0)
+            abort();
+        if (!access(path, F_OK))
+            break;
+    }
+    return path;
+}
+
 static int read_file(const struct modules *m, const char *file, size_t file_len, uint8_t **ret, size_t *n,
                      struct err *err)
 {
-    char *path cleanup_free = NULL, *data cleanup_free = NULL;
+    char *path cleanup_free = path_of(m, file, file_len), *data cleanup_free = NULL;
     struct buf out cleanup_buf = {0};
     size_t len;
     int r;
 
-    if (asprintf(&path, "%s/%.*s%s", m->dir, (int)file_len, file, m->order ? ".ko" : "") < 0)
-        abort();
     if (file_read(path, MODULE_BYTES_MAX, &data, &len) < 0)
         return err_file(err, errno, "module", path);
     if (is_elf((uint8_t *)data, len)) {

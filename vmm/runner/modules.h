@@ -1,6 +1,7 @@
 /*
- * A kernel's modules: in lib/modules/VERSION, where depmod(8) wrote down what needs what (modules.dep), or in the tree
- * that they were built in, where they are listed (modules.order) and say that themselves [include/linux/module.h].
+ * A kernel's modules: in lib/modules/VERSION, where depmod(8) wrote down what needs what (modules.dep), or where that
+ * has not run yet, in a package or the tree that they were built in: there they are listed (modules.order) and say what
+ * they need themselves [include/linux/module.h].
  */
 #pragma once
 #include "vmm/base/base.h"
@@ -12,11 +13,12 @@ struct modules {
     const char *dir;     /* borrowed */
     char *dep, *builtin; /* owned, as is the next */
     char *order;         /* NULL: there is `dep` */
+    bool tree;           /* they were built here, so that nothing is below kernel/ or compressed */
 };
 
 /* Those to load, in order; paths below the directory, owned by struct modules. */
 struct module_list {
-    const char *paths[MODULES_MAX]; /* not terminated; without an ending in a build tree */
+    const char *paths[MODULES_MAX]; /* not terminated; without an ending where `order` has them */
     size_t len[MODULES_MAX];
     unsigned n;
 };

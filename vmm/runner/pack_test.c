@@ -101,7 +101,7 @@ static void modules_come_after_those_that_they_need(void **state)
     modules_close(&m);
     remove_file(dir, "modules.dep");
     assert_int_equal(modules_open(&m, dir, &err), -ENOENT);
-    assert_non_null(strstr(err.msg, "depmod"));
+    assert_non_null(strstr(err.msg, "modules.order"));
     modules_close(&m);
     remove_file(dir, "modules.builtin");
     assert_int_equal(rmdir(dir), 0);
@@ -142,6 +142,37 @@ static void modules_of_a_build_tree_say_what_they_need(void **state)
     remove_file(dir, "include/config/kernel.release");
     assert_int_equal(rmdir(path), 0);
     snprintf(path, sizeof(path), "%s/include", dir);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static void modules_of_a_package_say_what_they_need(void **state)
+{
+    static const char a[] = "\177ELF..\0depends=b\0", b[] = "\177ELF..\0depends=\0",
+                      order[] = "kernel/a.ko\nkernel/b.ko\n";
+    char dir[] = "/tmp/bothy-modules.XXXXXX", path[64];
+    struct module_list list = {.n = 0};
+    uint8_t *data cleanup_free = NULL;
+    struct modules m;
+    struct err err;
+    size_t n;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/kernel", dir);
+    assert_int_equal(mkdir(path, 0755), 0);
+    write_file(dir, "modules.order", order, sizeof(order) - 1);
+    write_file(dir, "kernel/a.ko.xz", a, sizeof(a)); /* the ending is all that is looked at */
+    write_file(dir, "kernel/b.ko", b, sizeof(b));
+    assert_int_equal(modules_open(&m, dir, &err), 0);
+    assert_int_equal(modules_need(&m, "a", &list, &err), 0);
+    assert_list(&list, (const char *const[]){"b", "a", NULL});
+    assert_int_equal(modules_read(&m, &list, 1, &data, &n, &err), 0);
+    assert_memory_equal(data, a, sizeof(a));
+    modules_close(&m);
+    remove_file(dir, "kernel/a.ko.xz");
+    remove_file(dir, "kernel/b.ko");
+    remove_file(dir, "modules.order");
     assert_int_equal(rmdir(path), 0);
     assert_int_equal(rmdir(dir), 0);
 }
@@ -310,6 +341,7 @@ int main(void)
         cmocka_unit_test(an_archive_is_as_linux_reads_it),
         cmocka_unit_test(modules_come_after_those_that_they_need),
         cmocka_unit_test(modules_of_a_build_tree_say_what_they_need),
+        cmocka_unit_test(modules_of_a_package_say_what_they_need),
         cmocka_unit_test(a_list_that_never_ends_is_refused),
         cmocka_unit_test(compressed_modules_are_unpacked),
         cmocka_unit_test(orders_arrive),
