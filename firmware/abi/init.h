@@ -19,6 +19,7 @@
 #define INIT_PROGRAM    INIT_FOLDER "/init"
 #define INIT_ORDERS     INIT_FOLDER "/orders"
 #define INIT_MODULE     INIT_FOLDER "/%u.ko"
+#define INIT_ROOT       INIT_FOLDER "/root"
 #define INIT_LOG_MARK   "bothy-init: "
 #define INIT_EXIT_PORT  0xf4
 #define INIT_EXIT_ERROR 125
@@ -39,7 +40,7 @@ enum init_port { INIT_CONTROL, INIT_STDIN, INIT_STDOUT, INIT_STDERR, INIT_LOG, I
 
 enum init_order {
     ORDER_MODULE, /* its name; the N-th is in INIT_MODULE */
-    ORDER_ROOT,   /* virtio-fs tag; none: the root is on the first disk */
+    ORDER_ROOT,   /* virtio-fs tag; empty: the root is INIT_ROOT; none: it is on the first disk */
     ORDER_HOST,   /* name */
     ORDER_CLOCK,  /* seconds since 1970 */
     ORDER_UID,

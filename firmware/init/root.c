@@ -29,7 +29,7 @@ static const char *const links[][2] = {
     {"/proc/self/fd/2", "/dev/stderr"},
 };
 
-#define NEW_ROOT "/" INIT_FOLDER "/root"
+#define NEW_ROOT "/" INIT_ROOT
 #define TMP      "/tmp"
 
 static bool mount_any(const char *device)
@@ -74,6 +74,8 @@ void enter_root(const struct orders *o)
     SYS(mkdir, NEW_ROOT, 0755);
     if (!o->root)
         mount_disk();
+    else if (!*o->root) /* only what is mounted can be moved */
+        SYS(mount, NEW_ROOT, NEW_ROOT, NULL, MS_BIND, NULL);
     else if ((r = SYS(mount, o->root, NEW_ROOT, "virtiofs", 0, NULL)) < 0)
         fail(r, "mount its root (CONFIG_VIRTIO_FS)", NULL);
     if ((r = SYS(chdir, NEW_ROOT)) < 0)

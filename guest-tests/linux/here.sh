@@ -642,7 +642,19 @@ scenario_test_panic_is_a_crash()
         complains 'crash: .*sysrq triggered crash; see .*/died' || return
     head -n1 "$scratch/died/summary" | grep -q sysrq_handle_crash || why "the summary begins with $(head -n1 "$scratch/died/summary")"
 }
-scenario_test_guest_powers_off() { tests 126 -- busybox poweroff -f && complains 'before its command ended'; }
+scenario_test_kernel_in_a_package_powers_off()
+{
+    local version=${kernel##*/vmlinuz-} tree=$scratch/tree from to folder
+    from=${kernel%/*}/../lib/modules/$version to=$tree/lib/modules/$version
+    mkdir -p "$tree/DEBIAN" "$tree/boot" "$to" && cp "$kernel" "$tree/boot" && cp "$from"/modules.{order,builtin} "$to" || return
+    printf 'Package: kernel\nVersion: 1\nArchitecture: amd64\nMaintainer: none\nDescription: none\n' >"$tree/DEBIAN/control"
+    for folder in fs/fuse drivers/{virtio,misc/pvpanic,char}; do
+        mkdir -p "$to/kernel/${folder%/*}" && cp -r "$from/kernel/$folder" "$to/kernel/$folder" || return
+    done
+    dpkg-deb -Zgzip -z1 --root-owner-group -b "$tree" "$scratch/kernel.deb" >"$out" && rm -r "$tree" || return
+    local kernel=$scratch/kernel.deb
+    tests 126 -- sh -c 'uname -r; busybox poweroff -f' && complains 'before its command ended' && says "^$version$"
+}
 scenario_test_leaves_files_as_they_were()
 {
     local kernel=$(cat "$work/kernel.full") was

@@ -56,7 +56,7 @@ static int check_root(struct test_opts *o, struct err *err)
 
     if (stat(o->root, &st))
         return err_file(err, errno, "root", o->root);
-    o->root_is_disk = !S_ISDIR(st.st_mode);
+    o->root_kind = S_ISDIR(st.st_mode) ? TEST_ROOT_SHARED : TEST_ROOT_DISK;
     full = realpath(o->root, NULL);
     if (!full)
         return err_file(err, errno, "root", o->root);
@@ -150,8 +150,9 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
         .command = p->command,
         .env = environ,
         .root = o->root,
-        .root_is_disk = o->root_is_disk,
+        .root_kind = o->root_kind,
         .modules = o->modules,
+        .kconfig = j->kernel.config,
         .cwd = o->cwd,
         .user = o->user,
         .hostname = o->c.name,
@@ -360,8 +361,8 @@ const struct cli_verb verb_test = {
     .max_args = COMMAND_WORDS_MAX,
     .text =
         "Boots a kernel with the host's files around it and runs the command there, with its standard streams and "
-        "its environment, as root.  -k names a bzImage or vmlinux, a kernel's build tree, or the version of an "
-        "installed kernel; without it the running kernel's file is taken, else the newest in /boot.\n\n"
+        "its environment, as root.  -k names a bzImage or vmlinux, a kernel's build tree, a Debian package, or the "
+        "version of an installed kernel; without it the running kernel's file is taken, else the newest in /boot.\n\n"
         "What the guest writes to its files is thrown away.  The exit code is the command's own, 128 and the "
         "signal's number when one ended it, 124 when it ran out of time, 126 when the guest ended before the "
         "command did, and 125 when bothy could not do it.  Ctrl-] q ends it at a terminal.\n\n"

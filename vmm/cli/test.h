@@ -12,7 +12,8 @@ struct test_opts {
     char *root, *modules, *cwd, *user, *log, *report, *kselftest, *kunit;
     struct opt_list matrix;
     struct crash_opts crash;
-    bool root_is_disk, shell;
+    enum test_root root_kind;
+    bool shell;
     uint32_t boot_timeout, silence_timeout, timeout, all_timeout, jobs, retry, format, log_level;
 };
 

@@ -13,7 +13,9 @@
 #include "firmware/abi/init.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/runner/cpio.h"
+#include "vmm/runner/has.h"
 #include "vmm/runner/modules.h"
+#include "vmm/runner/pack_root.h"
 
 /* What a guest of ours has a use for, and when. */
 static const struct {
@@ -47,21 +49,40 @@ static bool has_device(const struct config *c, const char *class_name)
     return false;
 }
 
-static int list_modules(const struct modules *m, const struct test_spec *spec, struct module_list *list,
-                        struct err *err)
+static bool is_wanted(const struct test_spec *s, size_t i)
 {
-    const struct config *c = spec->config;
+    const struct config *c = s->config;
 
+    return (wanted[i].board == BOARD_ANY || wanted[i].board == c->board) &&
+           (!wanted[i].device || has_device(c, wanted[i].device)) &&
+           (!wanted[i].on_disk || s->root_kind == TEST_ROOT_DISK);
+}
+
+static int lacks(const struct test_spec *s, size_t i, struct err *err)
+{
+    return err_set(err, ENOENT, "kernel \"%s\" has no %s, built in or as a module; build it with CONFIG_%s=y",
+                   s->config->kernel, wanted[i].module, wanted[i].option);
+}
+
+/* Of a kernel without modules. */
+static int check_built_in(const struct test_spec *s, struct err *err)
+{
+    for (size_t i = 0; i < array_len(wanted); i++)
+        if (wanted[i].needed && is_wanted(s, i) && kernel_has(s, wanted[i].module, wanted[i].option) == HAS_NOT)
+            return lacks(s, i, err);
+    return 0;
+}
+
+static int list_modules(const struct modules *m, const struct test_spec *s, struct module_list *list, struct err *err)
+{
     for (size_t i = 0; i < array_len(wanted); i++) {
         int r;
 
-        if ((wanted[i].board != BOARD_ANY && wanted[i].board != c->board) ||
-            (wanted[i].device && !has_device(c, wanted[i].device)) || (wanted[i].on_disk && !spec->root_is_disk))
+        if (!is_wanted(s, i))
             continue;
         r = modules_need(m, wanted[i].module, list, err);
         if (r == -ENOENT && wanted[i].needed)
-            return err_set(err, ENOENT, "kernel \"%s\" has no %s, built in or in \"%s\"; build it with CONFIG_%s=y",
-                           c->kernel, wanted[i].module, m->dir, wanted[i].option);
+            return lacks(s, i, err);
         if (r < 0 && r != -ENOENT)
             return r;
     }
@@ -92,7 +113,7 @@ static int pack_modules(FILE *f, FILE *orders, const struct test_spec *s, struct
 
     static_assert((int)MODULES_MAX <= (int)INIT_MODULES_MAX, "the first process knows fewer");
     if (!s->modules)
-        return 0;
+        return check_built_in(s, err);
     r = modules_open(&m, s->modules, err);
     if (r >= 0)
         r = list_modules(&m, s, &list, err);
@@ -163,7 +184,7 @@ static int order_user(FILE *f, const struct test_spec *s, bool *named, struct er
     if (!s->user)
         return 0;
     if (!numbers(s->user, &uid, &gid)) {
-        if (s->root_is_disk)
+        if (s->root_kind == TEST_ROOT_DISK)
             return err_set(err, EINVAL, "--user %s: names are not looked up in an image; give the user's number",
                            s->user);
         users = open_etc(s, "passwd");
@@ -226,8 +247,8 @@ static int write_orders(FILE *f, const struct test_spec *s, struct err *err)
 
     if (r < 0)
         return r;
-    if (!s->root_is_disk)
-        order(f, ORDER_ROOT, TEST_ROOT_TAG);
+    if (s->root_kind != TEST_ROOT_DISK)
+        order(f, ORDER_ROOT, s->root_kind == TEST_ROOT_SHARED ? TEST_ROOT_TAG : "");
     order(f, ORDER_HOST, s->hostname);
     order(f, ORDER_CWD, s->cwd);
     order_number(f, ORDER_CLOCK, (uint64_t)time(NULL));
@@ -258,6 +279,8 @@ static int pack(FILE *f, const struct test_spec *s, struct err *err)
     cpio_add(f, INIT_FOLDER, S_IFDIR | 0755, NULL, 0);
     cpio_add(f, INIT_PROGRAM, S_IFREG | 0755, guest_init, (uint32_t)guest_init_size);
     r = pack_modules(f, orders, s, err);
+    if (r >= 0 && s->root_kind == TEST_ROOT_IN_MEMORY)
+        r = pack_root(f, s, err);
     if (r >= 0)
         r = write_orders(orders, s, err);
     fclose(orders);

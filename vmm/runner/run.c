@@ -26,6 +26,7 @@
 #include "vmm/base/exit_code.h"
 #include "vmm/base/file.h"
 #include "vmm/machine/config.h"
+#include "vmm/runner/has.h"
 #include "vmm/runner/pack.h"
 #include "vmm/runner/said.h"
 
@@ -591,6 +592,13 @@ static int add_words(const struct test_spec *s, struct config *c, struct err *er
 /* Adds to the user's machine what a test needs. */
 static int complete_config(const struct test_spec *s, struct err *err)
 {
+    static const struct {
+        const char *device, *options;
+    } roots[] = {
+        [TEST_ROOT_SHARED] = {"virtio-fs", "tag=" TEST_ROOT_TAG ",mode=cow,cache=always"},
+        [TEST_ROOT_IN_MEMORY] = {NULL, ""},
+        [TEST_ROOT_DISK] = {"virtio-blk", "snapshot=on"},
+    };
     struct config *c = s->config;
     char *root cleanup_free = NULL, *console cleanup_free = NULL, *serial cleanup_free = NULL;
     char *comma_free cleanup_free = NULL;
@@ -602,8 +610,7 @@ static int complete_config(const struct test_spec *s, struct err *err)
         abort();
     config_put_option(f, "path", s->root);
     fclose(f);
-    if (asprintf(&root, "%s,%s", comma_free,
-                 s->root_is_disk ? "snapshot=on" : "tag=" TEST_ROOT_TAG ",mode=cow,cache=always") < 0 ||
+    if (asprintf(&root, "%s,%s", comma_free, roots[s->root_kind].options) < 0 ||
         asprintf(&console,
                  "chardev=null,port=bothy.control:fd:%d,port=bothy.stdin:fd:%d,port=bothy.stdout:fd:%d,"
                  "port=bothy.stderr:fd:%d,port=bothy.log:fd:%d",
@@ -615,7 +622,7 @@ static int complete_config(const struct test_spec *s, struct err *err)
                        c->serials.v[0]);
     if ((r = opts_set(config_opts, c, "serial", serial, err)) < 0 ||
         (r = config_add_class(c, "virtio-console", console, "ports", err)) < 0 ||
-        (r = config_add_class(c, s->root_is_disk ? "virtio-blk" : "virtio-fs", root, "root", err)) < 0)
+        (roots[s->root_kind].device && (r = config_add_class(c, roots[s->root_kind].device, root, "root", err)) < 0))
         return r;
     if (!c->nets.n && (r = opts_set(config_opts, c, "net", "none", err)) < 0)
         return r;
@@ -757,14 +764,16 @@ static int start_child(struct test_child *c, int ours[FD_END + 1], int theirs[FD
     return 0;
 }
 
-int test_run_start(struct test_run *r, const struct test_spec *s, struct lane *lane, struct err *err)
+int test_run_start(struct test_run *r, struct test_spec *s, struct lane *lane, struct err *err)
 {
     struct test_child *c;
     int ours[FD_END + 1], theirs[FD_END + 1], ret;
 
     for (int i = 0; i <= FD_END; i++)
         ours[i] = theirs[i] = -1;
-    ret = complete_config(s, err);
+    ret = fit_to_kernel(s, err);
+    if (ret >= 0)
+        ret = complete_config(s, err);
     if (ret >= 0)
         ret = config_resolve(s->config, err);
     if (ret >= 0)

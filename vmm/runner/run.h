@@ -27,7 +27,14 @@ enum test_outcome {
 };
 extern const char *const test_outcome_words[]; /* "pass", "fail", …; NULL-terminated */
 
-/* All borrowed until the run is over, except that `config` is changed: devices and words are added, it is resolved. */
+enum test_root {
+    TEST_ROOT_SHARED,    /* a directory, by virtio-fs */
+    TEST_ROOT_IN_MEMORY, /* a directory, copied into the initramfs */
+    TEST_ROOT_DISK,      /* an image */
+};
+
+/* All borrowed until the run is over.  The start changes it: devices and words are added to `config`, which is
+ * resolved, and what the kernel cannot do is done otherwise. */
 struct test_spec {
     const char *name;      /* in messages and reports */
     struct config *config; /* what the user asks of the machine; its kernel is the path of a file */
@@ -35,8 +42,9 @@ struct test_spec {
     char *const *env;      /* its environment, NULL-terminated */
     /* A directory, or the image of a disk; the guest may write there, and all of that is thrown away. */
     const char *root;
-    bool root_is_disk;
+    enum test_root root_kind;
     const char *modules; /* lib/modules/VERSION; NULL: the kernel has all it needs built in */
+    const char *kconfig; /* the file that it was configured by; NULL: unknown */
     const char *cwd;     /* in the guest */
     const char *user;    /* NAME or UID[:GID], looked up in the root; NULL: root */
     const char *hostname;
@@ -81,7 +89,7 @@ struct test_run {
 };
 
 /* On failure nothing is called, and there is nothing to finish. */
-int test_run_start(struct test_run *r, const struct test_spec *s, struct lane *lane, struct err *err) must_check;
+int test_run_start(struct test_run *r, struct test_spec *s, struct lane *lane, struct err *err) must_check;
 /* Ends it soon: done() follows, with TEST_STOPPED and `why` unless it was over already. */
 void test_run_stop(struct test_run *r, const char *why);
 void test_run_continue(struct test_run *r, enum test_stream s);
