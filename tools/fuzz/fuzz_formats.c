@@ -1,8 +1,9 @@
 /*
- * Disk images of the formats that are read-only as disks: opened, asked what lies where, and read.  The first byte says
- * which format, the next four the file's size in sectors; then come its parts: a sector's number in four bytes, a
- * length in two, and so many bytes.  What no part covers is zero.  Checksums are set right, or hardly an input would
- * get past them.  Other files are named in a folder that does not exist.
+ * Disk images of the formats that are read-only as disks: opened, asked what lies where, checked and read.  The first
+ * byte says which format and, by its highest bit, that no image below is opened, the next four the file's size in
+ * sectors; then come its parts: a sector's number in four bytes, a length in two, and so many bytes.  What no part
+ * covers is zero.  Checksums are set right, or hardly an input would get past them.  Other files are named in a folder
+ * that does not exist.
  */
 #include "devices/block/driver.h"
 #include "devices/block/vhdx.h"
@@ -171,7 +172,7 @@ static void read_all(struct blk *b)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     const struct blk_driver *drv;
-    const struct blk_open_opts o = {.read_only = true, .keyless = true};
+    struct blk_open_opts o = {.read_only = true, .keyless = true};
     struct blk_check found;
     struct err err = {0};
     struct blk *b;
@@ -179,7 +180,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size < 5)
         return 0;
-    drv = blk_driver_find(formats[data[0] % array_len(formats)]);
+    drv = blk_driver_find(formats[(data[0] & 0x7f) % array_len(formats)]);
+    o.no_backing = data[0] & 0x80;
     b = blk_node(drv, "/nonexistent/folder/disk", NULL);
     b->file = file_of_input(data + 1, size - 1);
     b->file->parent = b;
