@@ -1,7 +1,7 @@
 /*
- * A machine without KVM, for tests of the control socket: it has real devices in the world of tests, and writes down
- * what is asked of it.  It defines the machine's own functions, so that one file of a program includes it, and the
- * program has it in place of vmm/machine/machine.c.
+ * A machine without KVM, for tests of who looks at machines and commands them: it has real devices in the world of
+ * tests, and writes down what is asked of it.  It defines the machine's own functions, so that one file of a program
+ * includes it, and the program has it in place of vmm/machine/machine.c.
  */
 #pragma once
 #include "devices/testing/env.h"
@@ -18,6 +18,9 @@ struct machine {
     unsigned requests[REQ_COUNT];
     const char *start_fails; /* why, if it does */
     struct machine_job *job; /* to be run */
+    struct machine_observer *observer;
+    struct vm *vm;     /* the test's, if it has one */
+    const char *crash; /* what the engine said */
 };
 
 static inline void fake_machine_init(struct machine *m)
@@ -70,6 +73,7 @@ void machine_status(struct machine *m, struct machine_status *ret)
         .devices = m->devices,
         .ndevices = m->ndevices,
         .config = &m->config,
+        .crash = m->crash,
     };
 }
 
@@ -107,4 +111,25 @@ void machine_cancel(struct machine *m, struct machine_job *j)
 struct loop *machine_loop(struct machine *m)
 {
     return m->e.env.loop;
+}
+
+void machine_observe(struct machine *m, struct machine_observer *o)
+{
+    m->observer = o;
+}
+
+void machine_unobserve(struct machine *m, struct machine_observer *o)
+{
+    assert(m->observer == o);
+    m->observer = NULL;
+}
+
+struct vm *machine_vm(struct machine *m)
+{
+    return m->vm;
+}
+
+struct gmem *machine_memory(struct machine *m)
+{
+    return m->e.env.mem;
 }

@@ -1,13 +1,13 @@
 /*
- * A dead guest's memory, damaged: each input is a list of places in the page of structs and tables that readers follow,
- * and what stands there instead.  All readers then read all there is.
+ * A dead guest's memory, damaged: each input is a list of places in the structs and tables that readers follow, and
+ * what stands there instead.  All readers then read all there is.
  */
 #include "tools/fuzz/fuzz.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/inspect/fake_kernel.h"
+#include "vmm/inspect/modules.h"
 #include "vmm/inspect/printk.h"
 #include "vmm/inspect/splat.h"
-#include "vmm/inspect/symbols.h"
 
 struct log {
     struct printk_reader reader;
@@ -32,6 +32,7 @@ static void look(const struct vmcoreinfo *k)
             break;
     if (symbols_read(k, &s) < 0)
         return;
+    symbols_add_modules(k, &s);
     for (unsigned i = 0, n = symbols_trace(&s, k, &cpu, trace); i < n; i++) {
         char name[64];
 
@@ -56,7 +57,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                    FAKE_KALLSYMS + 0x400,
                                    FAKE_KALLSYMS + 0x800,
                                    FAKE_TABLES,
-                                   FAKE_STACK};
+                                   FAKE_STACK,
+                                   FAKE_BTF,
+                                   FAKE_BTF + 256,
+                                   FAKE_BTF + 512,
+                                   FAKE_MODULES,
+                                   FAKE_ALPHA,
+                                   FAKE_ALPHA + 256,
+                                   FAKE_BETA,
+                                   FAKE_BETA + 256};
     struct bytes b = {data, size};
     struct gmem *m = fake_kernel_create();
     struct vmcoreinfo k;

@@ -7,8 +7,8 @@
 
 #include "vmm/base/cleanup.h"
 #include "vmm/inspect/core.h"
+#include "vmm/inspect/guest_kernel.h"
 #include "vmm/inspect/printk.h"
-#include "vmm/inspect/symbols.h"
 #include "vmm/kvm/vm.h"
 
 struct bundle {
@@ -16,9 +16,7 @@ struct bundle {
     struct machine_status status;
     int dir;
     struct cpu_state *cpus;
-    struct vmcoreinfo kernel;
-    struct symbols symbols;
-    bool has_kernel, has_symbols;
+    struct guest_kernel kernel;
     struct printk_reader reader;
     FILE *log;
     struct splat_watch fatal, any; /* the first that kernels seldom survive; the first of all */
@@ -73,7 +71,7 @@ static int put_log(struct bundle *b, struct err *err)
 {
     int rc, got;
 
-    if (!b->has_kernel) {
+    if (!b->kernel.found) {
         b->log_error = "no Linux kernel in memory that has come as far as its initcalls";
         return 0;
     }
@@ -81,7 +79,7 @@ static int put_log(struct bundle *b, struct err *err)
     if (rc)
         return rc;
     b->reader.record = put_record;
-    got = printk_read(&b->kernel, &b->reader);
+    got = printk_read(&b->kernel.info, &b->reader);
     if (got)
         b->log_error = got == -ENOTSUP ? "a kernel from before 5.10" : "the ring of its records is damaged";
     return close_file(b->log, "kernel.log", err);
@@ -89,20 +87,12 @@ static int put_log(struct bundle *b, struct err *err)
 
 /* --- what the CPUs were doing --- */
 
-static void name_code(const struct bundle *b, uint64_t addr, char *buf, size_t n)
-{
-    if (b->has_symbols)
-        symbols_name(&b->symbols, addr, buf, n);
-    else
-        snprintf(buf, n, "%#llx", (unsigned long long)addr);
-}
-
 static void put_cpu_line(const struct bundle *b, unsigned cpu, FILE *f)
 {
     const struct cpu_state *s = &b->cpus[cpu];
     char name[600];
 
-    name_code(b, s->rip, name, sizeof(name));
+    symbols_name(&b->kernel.symbols, s->rip, name, sizeof(name));
     if (s->activity == CPU_WAITS)
         fprintf(f, "CPU %u: not started\n", cpu);
     else
@@ -110,7 +100,7 @@ static void put_cpu_line(const struct bundle *b, unsigned cpu, FILE *f)
                 s->level ? "a program at " : "", name, s->rflags & 1 << 9 ? "on" : "off");
 }
 
-static int put_cpus(const struct bundle *b, struct err *err)
+static int put_cpus(const struct bundle *b, const struct samples *samples, struct err *err)
 {
     FILE *f;
     int rc = open_file(b, "cpus", &f, err);
@@ -120,15 +110,17 @@ static int put_cpus(const struct bundle *b, struct err *err)
     for (unsigned i = 0; i < b->status.config->cpus; i++) {
         char *report cleanup_free = vm_report(machine_vm(b->machine), i);
         uint64_t trace[TRACE_MAX];
-        unsigned n = b->has_symbols ? symbols_trace(&b->symbols, &b->kernel, &b->cpus[i], trace) : 0;
+        unsigned n = symbols_trace(&b->kernel.symbols, &b->kernel.info, &b->cpus[i], trace);
 
         put_cpu_line(b, i, f);
         for (unsigned k = 0; k < n; k++) {
             char name[600];
 
-            name_code(b, trace[k], name, sizeof(name));
+            symbols_name(&b->kernel.symbols, trace[k], name, sizeof(name));
             fprintf(f, "  %s\n", name);
         }
+        if (samples)
+            samples_put(samples, &b->kernel, i, true, f);
         fprintf(f, "%s\n", report);
     }
     return close_file(f, "cpus", err);
@@ -163,24 +155,28 @@ static int put_core(const struct bundle *b, struct err *err)
     if (fd < 0)
         return err_set(err, errno, "bundle: vmcore: %s", strerror(errno));
     return core_write(fd, machine_memory(b->machine), b->cpus, b->status.config->cpus,
-                      b->has_kernel ? &b->kernel : NULL, b->has_symbols ? &b->symbols : NULL, err);
+                      b->kernel.found ? &b->kernel.info : NULL, b->kernel.has_symbols ? &b->kernel.symbols : NULL, err);
 }
 
 /* --- the summary --- */
 
-/* The CPU's place names what the log does not. */
+/* A kernel that is known to have died says where itself; else what the CPUs were doing tells. */
 static void first_line(const struct bundle *b, const struct bundle_opts *o, char *ret, size_t n)
 {
-    const struct splat_watch *s = b->fatal.seen & b->fatal.wanted ? &b->fatal : &b->any;
+    bool died = b->fatal.seen & b->fatal.wanted, noted = b->any.seen & b->any.wanted;
+    const struct splat_watch *s = died ? &b->fatal : &b->any;
     const char *what = b->status.crash ? b->status.crash : o->what ? o->what : "the guest says that it crashed";
-    char name[600];
+    char name[SYMBOL_NAME_MAX + CODE_NAME_MAX + 64];
 
-    if (s->seen & s->wanted && s->function[0]) {
+    if (o->samples && !died) {
+        samples_verdict(o->samples, &b->kernel, name, sizeof(name));
+        snprintf(ret, n, "%s: %s", what, name);
+    } else if (noted && s->function[0]) {
         snprintf(ret, n, "%s in %s: %s", splat_names[s->first], s->function, s->title);
-    } else if (s->seen & s->wanted) {
+    } else if (noted) {
         snprintf(ret, n, "%s: %s", splat_names[s->first], s->title);
     } else {
-        name_code(b, b->cpus[b->status.crash_cpu].rip, name, sizeof(name));
+        symbols_name(&b->kernel.symbols, b->cpus[b->status.crash_cpu].rip, name, sizeof(name));
         snprintf(ret, n, "%s: CPU %u in %s", what, b->status.crash_cpu, name);
     }
 }
@@ -196,20 +192,27 @@ static int put_summary(const struct bundle *b, const struct bundle_opts *o, cons
     fprintf(f, "%s\n\nGuest: %s, %u CPUs, %llu MiB, up %llu.%03llu s\n", line, c->name, c->cpus,
             (unsigned long long)(c->memory >> 20), (unsigned long long)(b->status.up_ns / 1000000000),
             (unsigned long long)(b->status.up_ns / 1000000 % 1000));
-    if (b->has_kernel)
-        fprintf(f, "Kernel: %s, moved by %#llx (KASLR)\n", b->kernel.release, (unsigned long long)b->kernel.kaslr);
+    if (b->kernel.found)
+        fprintf(f, "Kernel: %s, moved by %#llx (KASLR)\n", b->kernel.info.release,
+                (unsigned long long)b->kernel.info.kaslr);
     fprintf(f, "Log: %s\n", b->log_error ? b->log_error : "kernel.log");
-    if (b->has_kernel && !b->has_symbols)
+    if (b->kernel.found && !b->kernel.has_symbols)
         fprintf(f, "Symbols: this kernel does not tell where they are (before 6.0, or without kallsyms)\n");
+    if (b->kernel.has_symbols && b->kernel.modules < 0)
+        fprintf(f, "Modules: %s\n",
+                b->kernel.modules == -ENOENT ? "without names, as this kernel does not tell where they are (no BTF)"
+                                             : "their list is damaged");
     /* A descriptor of ours no other process can have. */
     if (!c->initrds.n || strncmp(c->initrds.v[c->initrds.n - 1], "/proc/self/", 11) != 0)
         fprintf(f, "Again: bothy run --config config.json\n");
     if (o->core)
         fprintf(f, "Core: crash vmlinux vmcore, or gdb vmlinux vmcore%s\n",
-                b->kernel.kaslr ? ", then symbol-file -o OFFSET vmlinux with the offset above" : "");
+                b->kernel.info.kaslr ? ", then symbol-file -o OFFSET vmlinux with the offset above" : "");
     fprintf(f, "\n");
     for (unsigned i = 0; i < c->cpus; i++)
         put_cpu_line(b, i, f);
+    for (unsigned i = 0; o->samples && i < c->cpus; i++)
+        samples_put(o->samples, &b->kernel, i, false, f);
     return close_file(f, "summary", err);
 }
 
@@ -221,7 +224,7 @@ static int write_all(struct bundle *b, const struct bundle_opts *o, char *line, 
     if (!rc)
         rc = put_summary(b, o, line, err);
     if (!rc)
-        rc = put_cpus(b, err);
+        rc = put_cpus(b, o->samples, err);
     if (!rc)
         rc = put_devices(b, err);
     if (!rc)
@@ -245,11 +248,9 @@ int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, siz
     for (unsigned i = 0; i < b.status.config->cpus; i++)
         if (vm_cpu_get(machine_vm(m), i, &b.cpus[i]) < 0)
             b.cpus[i].activity = CPU_WAITS;
-    b.has_kernel = vmcoreinfo_find(machine_memory(m), &b.kernel) == 0;
-    b.has_symbols = b.has_kernel && symbols_read(&b.kernel, &b.symbols) == 0;
+    guest_kernel_init(&b.kernel, machine_memory(m));
     rc = write_all(&b, o, line, n, err);
-    symbols_fini(&b.symbols);
-    vmcoreinfo_fini(&b.kernel);
+    guest_kernel_fini(&b.kernel);
     free(b.cpus);
     close(b.dir);
     return rc;

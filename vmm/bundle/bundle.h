@@ -4,6 +4,7 @@
  * same again, and on request an ELF core.
  */
 #pragma once
+#include "vmm/bundle/samples.h"
 #include "vmm/inspect/splat.h"
 #include "vmm/machine/machine.h"
 
@@ -11,6 +12,7 @@ struct bundle_opts {
     const char *dir;  /* made, if it is not there */
     const char *what; /* happened, when neither the log nor the engine knows: "time-out after 60 s" */
     bool core;
+    const struct samples *samples; /* NULL: none were taken */
 };
 /* The machine stands still, and stays as it is.  In *line the summary's first line. */
 int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, size_t n, struct err *err) must_check;
@@ -22,3 +24,15 @@ int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, siz
 struct log_watch;
 void log_watch_create(struct machine *m, uint32_t fail_on, struct log_watch **ret);
 void log_watch_destroy(struct log_watch *w); /* accepts NULL */
+
+/*
+ * Looks at what the CPUs do, several times within a second, while the guest runs; then lets it end as crashed.  One
+ * that is paused ends at the first look.
+ */
+struct sampler;
+void sampler_create(struct machine *m, struct sampler **ret);
+void sampler_destroy(struct sampler *s); /* accepts NULL, as the last */
+/* From the main thread, any lane held; a second time it does nothing. */
+void sampler_start(struct sampler *s);
+/* What was seen so far; NULL: nothing. */
+const struct samples *sampler_samples(const struct sampler *s);

@@ -138,8 +138,9 @@ struct signals {
     struct lane lane;
     struct watch watch;
     struct machine *machine;
-    bool asked; /* the guest has been told to power off */
-    bool ended; /* by SIGQUIT, as if it had crashed */
+    struct sampler *sampler; /* NULL: nobody wants to know what the CPUs do */
+    bool asked;              /* the guest has been told to power off */
+    bool ended;              /* by SIGQUIT, as if it had crashed */
 };
 
 static void signal_arrived(struct watch *w, uint32_t revents)
@@ -152,7 +153,10 @@ static void signal_arrived(struct watch *w, uint32_t revents)
         return;
     if (si.ssi_signo == SIGQUIT) {
         s->ended = true;
-        machine_request(s->machine, REQ_CRASHED, 0);
+        if (s->sampler)
+            sampler_start(s->sampler);
+        else
+            machine_request(s->machine, REQ_CRASHED, 0);
         return;
     }
     machine_request(s->machine, si.ssi_signo == SIGINT || s->asked ? REQ_QUIT : REQ_BUTTON, 0);
@@ -169,9 +173,10 @@ static void ending_signals(sigset_t *set)
     sigaddset(set, SIGQUIT);
 }
 
-static int run_machine(struct machine *m, bool *ended, struct err *err)
+static int run_machine(struct machine *m, struct sampler *sampler, bool *ended, struct err *err)
 {
-    struct signals s = {.machine = m, .watch = {.lane = &s.lane, .events = EPOLLIN, .ready = signal_arrived}};
+    struct signals s = {
+        .machine = m, .sampler = sampler, .watch = {.lane = &s.lane, .events = EPOLLIN, .ready = signal_arrived}};
     sigset_t set;
     int fd cleanup_fd = -1, code;
 
@@ -203,9 +208,14 @@ static void block_signals(void)
     sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
-static void put_bundle(struct machine *m, const struct crash_opts *o, bool ended)
+static void put_bundle(struct machine *m, const struct crash_opts *o, const struct sampler *sampler, bool ended)
 {
-    const struct bundle_opts bundle = {.dir = o->bundle, .what = ended ? "ended by SIGQUIT" : NULL, .core = o->core};
+    const struct bundle_opts bundle = {
+        .dir = o->bundle,
+        .what = ended ? "ended by SIGQUIT" : NULL,
+        .core = o->core,
+        .samples = sampler_samples(sampler),
+    };
     struct err err;
     char line[512];
 
@@ -220,6 +230,7 @@ static int run_config(const struct run_opts *o, struct err *err)
     const struct config *c = &o->c;
     struct control *control = NULL;
     struct log_watch *watch = NULL;
+    struct sampler *sampler = NULL;
     struct gdb *gdb = NULL;
     struct machine *m;
     bool ended = false;
@@ -231,16 +242,19 @@ static int run_config(const struct run_opts *o, struct err *err)
         return r;
     if (kinds)
         log_watch_create(m, kinds, &watch);
+    if (o->crash.bundle)
+        sampler_create(m, &sampler);
     if (c->control)
         r = control_open(m, c->control, &control, err);
     if (r >= 0 && c->gdb)
         r = gdb_open(m, c->gdb, &gdb, err);
     if (r >= 0)
-        r = run_machine(m, &ended, err);
+        r = run_machine(m, sampler, &ended, err);
     if (r == EXIT_CRASHED && o->crash.bundle)
-        put_bundle(m, &o->crash, ended);
+        put_bundle(m, &o->crash, sampler, ended);
     gdb_close(gdb, r);
     log_watch_destroy(watch);
+    sampler_destroy(sampler);
     control_close(control);
     machine_destroy(m);
     return r;

@@ -110,7 +110,7 @@ static void add_image(struct core *c, const struct vmcoreinfo *k, const struct s
     uint64_t start, end;
 
     if (!symbols_find(s, "_text", &start))
-        start = s->text;
+        start = s->code[0].start;
     if (symbols_find(s, "_end", &end) && end > start && start >= IMAGE_MAP)
         add_load(c, start, start - IMAGE_MAP + k->phys_base, end - start);
 }

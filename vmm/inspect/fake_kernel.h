@@ -1,8 +1,10 @@
 /*
- * Guest memory as a small kernel leaves it, for tests: VMCOREINFO, a ring of 8 log records with 256 bytes of text, and
- * kallsyms of four symbols.  Its image is mapped at FAKE_IMAGE as it lies in memory.
+ * Guest memory as a small kernel leaves it, for tests: VMCOREINFO, a ring of 8 log records with 256 bytes of text,
+ * kallsyms, BTF, two modules, and a stack.  Its image is mapped at FAKE_IMAGE as it lies in memory.
  */
 #pragma once
+#include <elf.h>
+#include <linux/btf.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -11,7 +13,10 @@
 
 enum { FAKE_RAM = 4 << 20, FAKE_TABLES = 0x1000, FAKE_NOTE = 0x10000, FAKE_PRB = 0x20000, FAKE_RING = 0x20100 };
 enum { FAKE_DESCS = 0x21000, FAKE_INFOS = 0x22000, FAKE_DATA = 0x24000, FAKE_KALLSYMS = 0x30000, FAKE_TEXT = 0x100000 };
-enum { FAKE_COUNT_BITS = 3, FAKE_SIZE_BITS = 8, FAKE_STACK = 0x50000 };
+enum { FAKE_COUNT_BITS = 3, FAKE_SIZE_BITS = 8, FAKE_STACK = 0x50000, FAKE_SYMBOLS = 7 };
+enum { FAKE_BTF = 0x160000, FAKE_BTF_LEN = 0x1000, FAKE_MODULES = 0x170000 /* the list's head */ };
+enum { FAKE_ALPHA = 0x170100, FAKE_BETA = 0x171100, FAKE_ALPHA_TEXT = 0x180000, FAKE_BETA_TEXT = 0x181000 };
+enum { FAKE_BETA_INIT = 0x182000 };
 #define FAKE_IMAGE 0xffffffff80000000ull
 
 static inline void fake_put(struct gmem *m, gpa_t at, const void *bytes, size_t n)
@@ -52,23 +57,169 @@ static inline void fake_record(struct gmem *m, uint64_t id, uint64_t *pos, const
 /* Names as one token each: token 0 is "T", token i is a name. */
 static inline void fake_kallsyms(struct gmem *m, bool absolute)
 {
-    static const char *const tokens[] = {"T", "_stext", "panic", "sysrq_handle_crash", "_etext"};
-    static const uint32_t offsets[] = {0, 0x100, 0x200, 0x1000};
+    static const struct {
+        const char *name;
+        uint32_t offset;
+    } symbols[FAKE_SYMBOLS] = {
+        {"_stext", 0},
+        {"panic", 0x100},
+        {"sysrq_handle_crash", 0x200},
+        {"_etext", 0x1000},
+        {"__start_BTF", FAKE_BTF - FAKE_TEXT},
+        {"__stop_BTF", FAKE_BTF + FAKE_BTF_LEN - FAKE_TEXT},
+        {"modules", FAKE_MODULES - FAKE_TEXT},
+    };
     uint16_t at = 0;
 
-    fake_put32(m, FAKE_KALLSYMS, 4);
+    fake_put32(m, FAKE_KALLSYMS, FAKE_SYMBOLS);
     fake_put64(m, FAKE_KALLSYMS + 8, FAKE_IMAGE + FAKE_TEXT);
-    for (uint16_t i = 0; i < array_len(tokens); i++) {
-        fake_put(m, FAKE_KALLSYMS + 0x400 + at, tokens[i], strlen(tokens[i]) + 1);
-        fake_put(m, FAKE_KALLSYMS + 0x800 + 2u * i, &at, 2);
-        at = (uint16_t)(at + strlen(tokens[i]) + 1);
+    for (uint32_t i = 0; i <= FAKE_SYMBOLS; i++) {
+        const char *token = i ? symbols[i - 1].name : "T";
+
+        fake_put(m, FAKE_KALLSYMS + 0x400 + at, token, strlen(token) + 1);
+        fake_put(m, FAKE_KALLSYMS + 0x800 + 2 * i, &at, 2);
+        at = (uint16_t)(at + strlen(token) + 1);
     }
-    for (uint32_t i = 0; i < 4; i++) {
+    for (uint32_t i = 0; i < FAKE_SYMBOLS; i++) {
         const uint8_t name[] = {2, 0, (uint8_t)(i + 1)};
+        uint32_t off = symbols[i].offset;
 
         fake_put(m, FAKE_KALLSYMS + 0x100 + 3 * i, name, sizeof(name));
-        fake_put32(m, FAKE_KALLSYMS + 0x200 + 4 * i, absolute ? (uint32_t)-1 - offsets[i] : offsets[i]);
+        fake_put32(m, FAKE_KALLSYMS + 0x200 + 4 * i, absolute ? (uint32_t)-1 - off : off);
     }
+}
+
+/* --- types --- */
+
+struct fake_btf {
+    uint8_t types[FAKE_BTF_LEN / 2];
+    size_t ntypes;
+    char strings[FAKE_BTF_LEN / 4];
+    size_t nstrings;
+};
+
+static inline uint32_t fake_string(struct fake_btf *b, const char *s)
+{
+    uint32_t at = (uint32_t)b->nstrings;
+
+    strcpy(b->strings + at, s);
+    b->nstrings += strlen(s) + 1;
+    return at;
+}
+
+static inline void fake_words(struct fake_btf *b, const uint32_t *words, size_t n)
+{
+    memcpy(b->types + b->ntypes, words, n * sizeof(*words));
+    b->ntypes += n * sizeof(*words);
+}
+
+/* A type that is not a struct, with what follows it. */
+static inline void fake_type(struct fake_btf *b, unsigned kind, unsigned vlen, unsigned more_words)
+{
+    uint32_t words[16] = {0, kind << 24 | vlen};
+
+    fake_words(b, words, 3 + more_words);
+}
+
+struct fake_member {
+    const char *name;
+    uint32_t at; /* bytes */
+};
+
+static inline void fake_struct(struct fake_btf *b, const char *name, uint32_t size, const struct fake_member *members)
+{
+    uint32_t n = 0, head[3] = {fake_string(b, name), 0, size};
+
+    while (members[n].name)
+        n++;
+    head[1] = (uint32_t)BTF_KIND_STRUCT << 24 | n;
+    fake_words(b, head, 3);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t words[] = {fake_string(b, members[i].name), 1, 8 * members[i].at};
+
+        fake_words(b, words, 3);
+    }
+}
+
+/* `since_6_4`: struct module has an array of parts, not two of them. */
+static inline void fake_types(struct gmem *m, bool since_6_4)
+{
+    static const struct fake_member old[] =
+        {{"state", 0}, {"list", 8}, {"name", 24}, {"kallsyms", 128}, {"core_layout", 160}, {"init_layout", 200}, {0}},
+                                    layout[] = {{"base", 0}, {"size", 8}, {"text_size", 12}, {0}},
+                                    new[] = {{"state", 0},      {"list", 8},  {"name", 24},
+                                             {"kallsyms", 128}, {"mem", 160}, {0}},
+                                    memory[] = {{"base", 0}, {"size", 12}, {0}},
+                                    kallsyms[] = {{"symtab", 0}, {"num_symtab", 8}, {"strtab", 16}, {0}};
+    struct fake_btf b = {.nstrings = 1};
+    struct btf_header h = {.magic = BTF_MAGIC, .version = BTF_VERSION, .hdr_len = sizeof(h)};
+    uint8_t zeroes[FAKE_BTF_LEN] = {0};
+
+    fake_type(&b, BTF_KIND_INT, 0, 1);
+    fake_type(&b, BTF_KIND_ARRAY, 0, 3);
+    fake_type(&b, BTF_KIND_ENUM, 2, 4);
+    fake_type(&b, BTF_KIND_FUNC_PROTO, 3, 6);
+    fake_type(&b, BTF_KIND_DATASEC, 1, 3);
+    fake_type(&b, BTF_KIND_ENUM64, 2, 6);
+    fake_type(&b, BTF_KIND_PTR, 0, 0);
+    fake_struct(&b, "module", 512, since_6_4 ? new : old);
+    fake_struct(&b, since_6_4 ? "module_memory" : "module_layout", since_6_4 ? 24 : 32, since_6_4 ? memory : layout);
+    fake_struct(&b, "mod_kallsyms", 32, kallsyms);
+    h.type_len = h.str_off = (uint32_t)b.ntypes;
+    h.str_len = (uint32_t)b.nstrings;
+    fake_put(m, FAKE_BTF, zeroes, sizeof(zeroes));
+    fake_put(m, FAKE_BTF, &h, sizeof(h));
+    fake_put(m, FAKE_BTF + sizeof(h), b.types, b.ntypes);
+    fake_put(m, FAKE_BTF + sizeof(h) + h.str_off, b.strings, b.nstrings);
+}
+
+/* --- modules --- */
+
+struct fake_function {
+    const char *name;
+    uint64_t at; /* physical */
+};
+
+/* struct module at `at`, behind it its symbols at 0x200 and their names at 0x400. */
+static inline void fake_module(struct gmem *m, gpa_t at, gpa_t next, const char *name, gpa_t text, gpa_t init,
+                               bool since_6_4, const struct fake_function *functions)
+{
+    gpa_t core = at + 160, other = at + (since_6_4 ? 160 + 4 * 24 : 200), size = 12;
+    uint32_t n = 0, string = 1;
+
+    fake_put64(m, at + 8, FAKE_IMAGE + next);
+    fake_put(m, at + 24, name, strlen(name) + 1);
+    fake_put64(m, at + 128, FAKE_IMAGE + at + 0x180);
+    fake_put64(m, core, FAKE_IMAGE + text);
+    fake_put32(m, core + size, 0x800);
+    fake_put64(m, other, init ? FAKE_IMAGE + init : 0);
+    fake_put32(m, other + size, init ? 0x100 : 0);
+    for (; functions[n].name; n++) {
+        const Elf64_Sym sym = {.st_name = string, .st_value = FAKE_IMAGE + functions[n].at};
+
+        fake_put(m, at + 0x200 + n * sizeof(sym), &sym, sizeof(sym));
+        fake_put(m, at + 0x400 + string, functions[n].name, strlen(functions[n].name) + 1);
+        string += (uint32_t)strlen(functions[n].name) + 1;
+    }
+    fake_put64(m, at + 0x180, FAKE_IMAGE + at + 0x200);
+    fake_put32(m, at + 0x188, n);
+    fake_put64(m, at + 0x190, FAKE_IMAGE + at + 0x400);
+}
+
+static inline void fake_modules(struct gmem *m, bool since_6_4)
+{
+    static const struct fake_function alpha[] = {{"alpha_read", FAKE_ALPHA_TEXT + 0x100},
+                                                 {"alpha_open", FAKE_ALPHA_TEXT + 0x10},
+                                                 {0}},
+                                      beta[] = {{"beta_data", FAKE_BETA + 0x800},
+                                                {"beta_spin", FAKE_BETA_TEXT},
+                                                {"beta_init", FAKE_BETA_INIT},
+                                                {0}};
+
+    fake_put64(m, FAKE_MODULES, FAKE_IMAGE + FAKE_ALPHA + 8);
+    fake_module(m, FAKE_ALPHA, FAKE_BETA + 8, "alpha", FAKE_ALPHA_TEXT, 0, since_6_4, alpha);
+    fake_module(m, FAKE_BETA, FAKE_MODULES, "beta", FAKE_BETA_TEXT, FAKE_BETA_INIT, since_6_4, beta);
+    fake_types(m, since_6_4);
 }
 
 static inline void fake_note(struct gmem *m)
@@ -116,18 +267,17 @@ static inline void fake_note(struct gmem *m)
     free(text);
 }
 
-static inline struct gmem *fake_kernel_create(void)
+/* Into zeroes, of at least FAKE_RAM bytes. */
+static inline void fake_kernel_write(struct gmem *m)
 {
     uint64_t pos = 0;
-    struct gmem *m;
 
-    if (gmem_create(FAKE_RAM, GMEM_ANON, 0, &m, NULL))
-        abort();
     fake_put64(m, FAKE_TABLES + 8 * 511, (FAKE_TABLES + 0x1000) | 1);
     fake_put64(m, FAKE_TABLES + 0x1000 + 8 * 510, (FAKE_TABLES + 0x2000) | 1);
     fake_put64(m, FAKE_TABLES + 0x2000, 0x80 | 1);
     fake_note(m);
     fake_kallsyms(m, true);
+    fake_modules(m, false);
     fake_put64(m, FAKE_PRB, FAKE_IMAGE + FAKE_RING);
     fake_put32(m, FAKE_RING, FAKE_COUNT_BITS);
     fake_put64(m, FAKE_RING + 8, FAKE_IMAGE + FAKE_DESCS);
@@ -150,5 +300,14 @@ static inline struct gmem *fake_kernel_create(void)
     fake_put64(m, FAKE_STACK + 8, FAKE_IMAGE + FAKE_TEXT + 0x300);
     fake_put64(m, FAKE_STACK + 24, 0x1234);
     fake_put64(m, FAKE_STACK + 32, FAKE_IMAGE + FAKE_TEXT + 0x215);
+}
+
+static inline struct gmem *fake_kernel_create(void)
+{
+    struct gmem *m;
+
+    if (gmem_create(FAKE_RAM, GMEM_ANON, 0, &m, NULL))
+        abort();
+    fake_kernel_write(m);
     return m;
 }

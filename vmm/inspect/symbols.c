@@ -5,7 +5,7 @@
 
 #include "vmm/base/cleanup.h"
 
-enum { SYMBOLS_MAX = 2 << 20, NAME_MAX_ = 512, TOKENS = 256, TOKEN_TABLE_MAX = 16384, NAMES_MAX = 128 << 20 };
+enum { SYMBOLS_MAX = 2 << 20, TOKENS = 256, TOKEN_TABLE_MAX = 16384, NAMES_MAX = 128 << 20, CODES_MAX = 2048 };
 enum { STACK_MAX = 16 << 10, CALL_MAX = 7 };
 
 /* --- the table --- */
@@ -51,7 +51,7 @@ static int read_tokens(const struct vmcoreinfo *k, struct tokens *ret)
 }
 
 /* One name: a length of one or two bytes, then tokens; its first letter is the type. */
-static int read_name(struct stream *in, const struct tokens *t, char name[NAME_MAX_])
+static int read_name(struct stream *in, const struct tokens *t, char name[SYMBOL_NAME_MAX])
 {
     int len = next_byte(in), high = len >= 0x80 ? next_byte(in) : 0;
     size_t n = 0;
@@ -64,43 +64,31 @@ static int read_name(struct stream *in, const struct tokens *t, char name[NAME_M
         if (token < 0 || t->index[token] >= TOKEN_TABLE_MAX)
             return -EFAULT;
         for (const char *p = t->table + t->index[token]; *p; p++) {
-            if (n == NAME_MAX_ - 1)
+            if (n == SYMBOL_NAME_MAX - 1)
                 return -EFAULT;
-            name[n++] = *p > ' ' && *p < 127 ? *p : '?';
+            name[n++] = *p;
         }
     }
     name[n] = 0;
     return n > 1 ? 0 : -EFAULT;
 }
 
-static int read_names(const struct vmcoreinfo *k, const struct tokens *t, struct symbols *s)
+static int read_names(const struct vmcoreinfo *k, const struct tokens *t, uint32_t n, struct symbols *s)
 {
     struct stream *in cleanup_free = xcalloc(1, sizeof(*in));
-    size_t room = 0;
+    int rc = 0;
 
     in->k = k;
     if (!vmcoreinfo_symbol(k, "kallsyms_names", &in->addr))
         return -ENOENT;
-    for (size_t i = 0; i < s->n; i++) {
-        char name[NAME_MAX_];
-        int rc = read_name(in, t, name);
-        size_t len = strlen(name + 1) + 1;
+    for (uint32_t i = 0; i < n && !rc; i++) {
+        char name[SYMBOL_NAME_MAX];
 
-        if (rc)
-            return rc;
-        if (s->names_len + len > room) {
-            room = 2 * room + NAME_MAX_;
-            if (room > NAMES_MAX)
-                return -EFAULT;
-            s->names = realloc(s->names, room);
-            if (!s->names)
-                abort();
-        }
-        s->s[i] = (struct symbol){.name = (uint32_t)s->names_len, .type = name[0]};
-        memcpy(s->names + s->names_len, name + 1, len);
-        s->names_len += len;
+        rc = read_name(in, t, name);
+        if (!rc)
+            rc = symbols_add(s, 0, name + 1); /* behind its type */
     }
-    return 0;
+    return rc;
 }
 
 /*
@@ -129,26 +117,22 @@ static int read_addresses(const struct vmcoreinfo *k, struct symbols *s)
     return 0;
 }
 
-static int by_address(const void *a, const void *b)
-{
-    const struct symbol *x = a, *y = b;
-
-    return x->addr != y->addr ? (x->addr < y->addr ? -1 : 1) : x->name < y->name ? -1 : x->name > y->name;
-}
-
-static int fill(const struct vmcoreinfo *k, struct symbols *s)
+static int fill(const struct vmcoreinfo *k, uint32_t n, struct symbols *s)
 {
     struct tokens *t cleanup_free = xcalloc(1, sizeof(*t));
+    uint64_t start, end;
     int rc = read_tokens(k, t);
 
     if (!rc)
-        rc = read_names(k, t, s);
+        rc = read_names(k, t, n, s);
     if (!rc)
         rc = read_addresses(k, s);
     if (rc)
         return rc;
-    qsort(s->s, s->n, sizeof(*s->s), by_address);
-    return symbols_find(s, "_stext", &s->text) && symbols_find(s, "_etext", &s->etext) ? 0 : -EFAULT;
+    symbols_sort(s);
+    if (!symbols_find(s, "_stext", &start) || !symbols_find(s, "_etext", &end) || end < start)
+        return -EFAULT;
+    return symbols_add_code(s, start, end - start, "");
 }
 
 int symbols_read(const struct vmcoreinfo *k, struct symbols *ret)
@@ -162,9 +146,7 @@ int symbols_read(const struct vmcoreinfo *k, struct symbols *ret)
         return -ENOENT;
     if (vmcoreinfo_read(k, var, &n, sizeof(n)) || !n || n > SYMBOLS_MAX)
         return -EFAULT;
-    ret->s = xcalloc(n, sizeof(*ret->s));
-    ret->n = n;
-    rc = fill(k, ret);
+    rc = fill(k, n, ret);
     if (rc)
         symbols_fini(ret);
     return rc;
@@ -174,7 +156,61 @@ void symbols_fini(struct symbols *s)
 {
     free(s->s);
     free(s->names);
+    free(s->code);
     *s = (struct symbols){0};
+}
+
+/* Room for one more of `size` bytes each. */
+static void *grow(void *array, size_t have, size_t *room, size_t size)
+{
+    if (have < *room)
+        return array;
+    *room = *room ? 2 * *room : 64;
+    array = reallocarray(array, *room, size);
+    if (!array)
+        abort();
+    return array;
+}
+
+int symbols_add(struct symbols *s, uint64_t addr, const char *name)
+{
+    size_t len = strlen(name) + 1;
+
+    if (s->n == SYMBOLS_MAX || s->names_len + len > NAMES_MAX)
+        return -EFAULT;
+    s->s = grow(s->s, s->n, &s->room, sizeof(*s->s));
+    s->s[s->n++] = (struct symbol){.addr = addr, .name = (uint32_t)s->names_len};
+    while (s->names_len + len > s->names_room)
+        s->names = grow(s->names, s->names_room, &s->names_room, 1);
+    for (size_t i = 0; i < len; i++)
+        s->names[s->names_len++] = !name[i] || (name[i] > ' ' && name[i] < 127) ? name[i] : '?';
+    return 0;
+}
+
+int symbols_add_code(struct symbols *s, uint64_t start, uint64_t size, const char *module)
+{
+    struct code c = {.start = start};
+
+    if (s->ncode == CODES_MAX || __builtin_add_overflow(start, size, &c.end))
+        return -EFAULT;
+    if (!s->code)
+        s->code = xcalloc(CODES_MAX, sizeof(*s->code));
+    for (size_t i = 0; i < sizeof(c.module) - 1 && module[i]; i++)
+        c.module[i] = module[i] > ' ' && module[i] < 127 ? module[i] : '?';
+    s->code[s->ncode++] = c;
+    return 0;
+}
+
+static int by_address(const void *a, const void *b)
+{
+    const struct symbol *x = a, *y = b;
+
+    return x->addr != y->addr ? (x->addr < y->addr ? -1 : 1) : x->name < y->name ? -1 : x->name > y->name;
+}
+
+void symbols_sort(struct symbols *s)
+{
+    qsort(s->s, s->n, sizeof(*s->s), by_address);
 }
 
 bool symbols_find(const struct symbols *s, const char *name, uint64_t *ret)
@@ -187,15 +223,20 @@ bool symbols_find(const struct symbols *s, const char *name, uint64_t *ret)
     return false;
 }
 
-static bool is_code(const struct symbols *s, uint64_t addr)
+const struct code *symbols_code(const struct symbols *s, uint64_t addr)
 {
-    return addr >= s->text && addr < s->etext;
+    for (unsigned i = 0; i < s->ncode; i++)
+        if (addr >= s->code[i].start && addr < s->code[i].end)
+            return &s->code[i];
+    return NULL;
 }
 
-void symbols_name(const struct symbols *s, uint64_t addr, char *buf, size_t n)
+/* The function that `addr` is in, and where that ends: at the next symbol, or with the code.  NULL: in none. */
+static const struct symbol *function_at(const struct symbols *s, uint64_t addr, const struct code **code, uint64_t *end)
 {
     size_t low = 0, high = s->n;
 
+    *code = symbols_code(s, addr);
     while (low < high) { /* the first above it */
         size_t mid = (low + high) / 2;
 
@@ -204,14 +245,41 @@ void symbols_name(const struct symbols *s, uint64_t addr, char *buf, size_t n)
         else
             high = mid;
     }
-    if (!low || !is_code(s, addr)) {
-        snprintf(buf, n, "%#llx", (unsigned long long)addr);
-        return;
-    }
+    if (!*code || !low || s->s[low - 1].addr < (*code)->start)
+        return NULL;
+    *end = low < s->n ? min_u64(s->s[low].addr, (*code)->end) : (*code)->end;
     low--;
     while (low && s->s[low - 1].addr == s->s[low].addr)
         low--;
-    snprintf(buf, n, "%s+%#llx", s->names + s->s[low].name, (unsigned long long)(addr - s->s[low].addr));
+    return &s->s[low];
+}
+
+static void put_name(const struct symbols *s, uint64_t addr, bool whole, char *buf, size_t n)
+{
+    const struct code *code;
+    char offset[64] = "";
+    uint64_t end;
+    const struct symbol *f = function_at(s, addr, &code, &end);
+
+    if (!f) {
+        snprintf(buf, n, "%#llx", (unsigned long long)addr);
+        return;
+    }
+    if (whole)
+        snprintf(offset, sizeof(offset), "+%#llx/%#llx", (unsigned long long)(addr - f->addr),
+                 (unsigned long long)(end - f->addr));
+    snprintf(buf, n, "%s%s%s%s%s", s->names + f->name, offset, *code->module ? " [" : "", code->module,
+             *code->module ? "]" : "");
+}
+
+void symbols_name(const struct symbols *s, uint64_t addr, char *buf, size_t n)
+{
+    put_name(s, addr, true, buf, n);
+}
+
+void symbols_function(const struct symbols *s, uint64_t addr, char *buf, size_t n)
+{
+    put_name(s, addr, false, buf, n);
 }
 
 /* --- back-traces --- */
@@ -237,14 +305,14 @@ unsigned symbols_trace(const struct symbols *s, const struct vmcoreinfo *k, cons
     uint64_t sp = align_up(cpu->gpr[CPU_RSP], 8);
     unsigned n = 0;
 
-    if (cpu->level)
+    if (cpu->level || !s->ncode)
         return 0;
     for (unsigned i = 0; i < STACK_MAX / 8 && n < TRACE_MAX; i++) {
         uint64_t word;
 
         if (vmcoreinfo_read(k, sp + 8 * i, &word, sizeof(word)))
             break;
-        if (is_code(s, word) && follows_call(k, word))
+        if (symbols_code(s, word) && follows_call(k, word))
             ret[n++] = word;
     }
     return n;

@@ -1,4 +1,3 @@
-/* Of vmcoreinfo.c, printk.c and symbols.c, which see one kernel. */
 #include "vmm/inspect/vmcoreinfo.h"
 
 #include <errno.h>
@@ -6,30 +5,17 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/test.h"
 #include "vmm/inspect/fake_kernel.h"
-#include "vmm/inspect/printk.h"
-#include "vmm/inspect/symbols.h"
 
 struct world {
     struct gmem *mem;
     struct vmcoreinfo k;
-    struct printk_reader reader;
-    char log[2048];
 };
-
-static void keep(struct printk_reader *r, const struct printk_record *rec)
-{
-    struct world *w = container_of(r, struct world, reader);
-    size_t n = strlen(w->log);
-
-    snprintf(w->log + n, sizeof(w->log) - n, "%llu:%s;", (unsigned long long)rec->seq, rec->text);
-}
 
 static int setup(void **s)
 {
     struct world *w = xcalloc(1, sizeof(*w));
 
     w->mem = fake_kernel_create();
-    w->reader.record = keep;
     assert_int_equal(vmcoreinfo_find(w->mem, &w->k), 0);
     *s = w;
     return 0;
@@ -68,108 +54,12 @@ static void a_kernel_is_found_by_its_note(void **s)
     assert_int_equal(vmcoreinfo_find(w->mem, &none), -ENOENT);
 }
 
-#define R(n) #n ":record " #n "\twith? text;"
-
-static void the_log_is_read_in_order(void **s)
-{
-    struct world *w = *s;
-    uint64_t pos = 0x1000;
-
-    assert_int_equal(printk_read(&w->k, &w->reader), 0);
-    assert_string_equal(w->log, R(3) R(4) R(5) R(6) "7:;" R(8) R(9) R(10));
-    w->log[0] = 0;
-    assert_int_equal(printk_read(&w->k, &w->reader), 0);
-    assert_string_equal(w->log, "");
-    fake_record(w->mem, 11, &pos, "panic");
-    fake_put64(w->mem, FAKE_RING + 24, 11);
-    fake_put64(w->mem, FAKE_RING + 32, 4);
-    assert_int_equal(printk_read(&w->k, &w->reader), 0);
-    assert_string_equal(w->log, "11:panic;");
-}
-
-static void records_that_are_not_whole_are_left_out(void **s)
-{
-    struct world *w = *s;
-
-    fake_put64(w->mem, FAKE_DESCS + 24 * 3, 3);                 /* reserved */
-    fake_put64(w->mem, FAKE_DESCS + 24 * 4, 3ull << 62 | 4);    /* reusable */
-    fake_put64(w->mem, FAKE_DESCS + 24 * 5, 2ull << 62 | 13);   /* another's */
-    fake_put64(w->mem, FAKE_DESCS + 24 * 6 + 16, 1ull << 40);   /* from nowhere to nowhere */
-    fake_put32(w->mem, FAKE_INFOS + 88 * (8 % 8) + 16, 0xffff); /* longer than its room */
-    assert_int_equal(printk_read(&w->k, &w->reader), 0);
-    assert_string_equal(w->log, "6:;7:;8:record 8\twith? text?????;" R(9) R(10));
-}
-
-static void a_damaged_ring_is_an_error(void **s)
-{
-    struct world *w = *s;
-
-    fake_put32(w->mem, FAKE_RING, 60);
-    assert_int_equal(printk_read(&w->k, &w->reader), -EFAULT);
-    fake_put32(w->mem, FAKE_RING, 3);
-    fake_put64(w->mem, FAKE_RING + 8, 0x1234);
-    assert_int_equal(printk_read(&w->k, &w->reader), 0);
-    fake_put64(w->mem, FAKE_PRB, 0);
-    assert_int_equal(printk_read(&w->k, &w->reader), -EFAULT);
-    memcpy(strstr(w->k.info, "SIZE(prb_desc)"), "SIZE(none_at_al", 15);
-    assert_int_equal(printk_read(&w->k, &w->reader), -ENOTSUP);
-    assert_string_equal(w->log, "");
-}
-
-static void check_symbols(struct world *w)
-{
-    const struct cpu_state cpu = {.gpr[CPU_RSP] = FAKE_IMAGE + FAKE_STACK};
-    uint64_t addr, trace[TRACE_MAX];
-    struct symbols s;
-    char name[64];
-
-    assert_int_equal(symbols_read(&w->k, &s), 0);
-    assert_int_equal(s.n, 4);
-    assert_true(symbols_find(&s, "panic", &addr) && addr == FAKE_IMAGE + FAKE_TEXT + 0x100);
-    symbols_name(&s, FAKE_IMAGE + FAKE_TEXT + 0x234, name, sizeof(name));
-    assert_string_equal(name, "sysrq_handle_crash+0x34");
-    symbols_name(&s, FAKE_IMAGE + FAKE_TEXT + 0x1000, name, sizeof(name));
-    assert_string_equal(name, "0xffffffff80101000");
-    assert_int_equal(symbols_trace(&s, &w->k, &cpu, trace), 2);
-    assert_true(trace[0] == FAKE_IMAGE + FAKE_TEXT + 0x122 && trace[1] == FAKE_IMAGE + FAKE_TEXT + 0x215);
-    symbols_fini(&s);
-}
-
-static void symbols_name_code(void **s)
-{
-    struct world *w = *s;
-
-    check_symbols(w);
-    fake_kallsyms(w->mem, false);
-    check_symbols(w);
-}
-
-static void a_damaged_table_is_an_error(void **s)
-{
-    struct world *w = *s;
-    struct symbols sym;
-
-    fake_put32(w->mem, FAKE_KALLSYMS, UINT32_MAX);
-    assert_int_equal(symbols_read(&w->k, &sym), -EFAULT);
-    fake_put32(w->mem, FAKE_KALLSYMS, 4);
-    fake_put(w->mem, FAKE_KALLSYMS + 0x100, "\xff\xff", 2);
-    assert_int_equal(symbols_read(&w->k, &sym), -EFAULT);
-    fake_kallsyms(w->mem, true);
-    fake_put(w->mem, FAKE_KALLSYMS + 0x802, "\xff\xff", 2);
-    assert_int_equal(symbols_read(&w->k, &sym), -EFAULT);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_kernel_is_found_by_its_note),
-        TEST(the_log_is_read_in_order),
-        TEST(records_that_are_not_whole_are_left_out),
-        TEST(a_damaged_ring_is_an_error),
-        TEST(symbols_name_code),
-        TEST(a_damaged_table_is_an_error),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
