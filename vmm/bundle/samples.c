@@ -48,7 +48,7 @@ void samples_take(struct samples *s, const struct guest_kernel *k, const struct 
     s->n++;
 }
 
-/* What only waits for others: who called it is of interest. */
+/* What only waits for others, or returns: who called it is of interest. */
 static bool only_waits(const char *function)
 {
     static const char *const beginnings[] = {
@@ -68,6 +68,8 @@ static bool only_waits(const char *function)
         "native_safe_halt",
         "mutex_spin_",
         "osq_lock",
+        "srso_",
+        "retbleed_",
     };
 
     for (size_t i = 0; i < array_len(beginnings); i++)

@@ -299,6 +299,15 @@ static bool follows_call(const struct vmcoreinfo *k, uint64_t addr)
     return false;
 }
 
+/* Of a function's return, where that goes through a thunk: it was called there, but by nobody. */
+static bool is_thunk(const struct symbols *s, uint64_t addr)
+{
+    char name[SYMBOL_NAME_MAX + CODE_NAME_MAX];
+
+    symbols_function(s, addr, name, sizeof(name));
+    return strstr(name, "return_thunk");
+}
+
 unsigned symbols_trace(const struct symbols *s, const struct vmcoreinfo *k, const struct cpu_state *cpu,
                        uint64_t ret[TRACE_MAX])
 {
@@ -312,7 +321,7 @@ unsigned symbols_trace(const struct symbols *s, const struct vmcoreinfo *k, cons
 
         if (vmcoreinfo_read(k, sp + 8 * i, &word, sizeof(word)))
             break;
-        if (symbols_code(s, word) && follows_call(k, word))
+        if (symbols_code(s, word) && follows_call(k, word) && !is_thunk(s, word))
             ret[n++] = word;
     }
     return n;

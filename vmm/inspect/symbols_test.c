@@ -90,6 +90,21 @@ static void what_is_added_has_its_place(void **s)
     symbols_fini(&sym);
 }
 
+static void traces_leave_out_how_functions_return(void **s)
+{
+    const struct cpu_state cpu = {.gpr[CPU_RSP] = FAKE_IMAGE + FAKE_STACK};
+    struct world *w = *s;
+    uint64_t trace[TRACE_MAX];
+    struct symbols sym;
+
+    assert_int_equal(symbols_read(&w->k, &sym), 0);
+    assert_int_equal(symbols_add(&sym, FAKE_IMAGE + FAKE_TEXT + 0x120, "srso_return_thunk"), 0);
+    symbols_sort(&sym);
+    assert_int_equal(symbols_trace(&sym, &w->k, &cpu, trace), 1);
+    assert_true(trace[0] == FAKE_IMAGE + FAKE_TEXT + 0x215);
+    symbols_fini(&sym);
+}
+
 static void without_symbols_addresses_are_numbers(void **s)
 {
     const struct symbols none = {0};
@@ -130,6 +145,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(symbols_name_code),
         TEST(what_is_added_has_its_place),
+        TEST(traces_leave_out_how_functions_return),
         TEST(without_symbols_addresses_are_numbers),
         TEST(a_damaged_table_is_an_error),
     };
