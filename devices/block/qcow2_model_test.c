@@ -329,11 +329,12 @@ static bool too_slow(const struct shape *shape)
     return shape->slow && test_factor() == 1;
 }
 
-/* Runs operations; after each the power fails at every point since the one before. */
-static void crash_shape(const struct shape *shape, uint64_t seed)
+/* Runs operations; after each the power fails at every point since the one before.  How often it did. */
+static unsigned crash_shape(const struct shape *shape, uint64_t seed)
 {
     struct mem *from = mem_create(0);
     uint64_t rng = seed, stamp = 1ull << 32;
+    unsigned points = 0;
     struct crash c;
 
     model_init(&c.d, shape);
@@ -349,7 +350,7 @@ static void crash_shape(const struct shape *shape, uint64_t seed)
             reopen(&c.d);
             flushed = true;
         }
-        for (size_t k = max_u64(was, c.flushed_at); k <= c.d.m->nlog; k++) {
+        for (size_t k = max_u64(was, c.flushed_at); k <= c.d.m->nlog; k++, points++) {
             struct mem *f = crashed_file(from, c.d.m, k, k % 2, &rng);
 
             expect_survival(&c, f);
@@ -361,18 +362,22 @@ static void crash_shape(const struct shape *shape, uint64_t seed)
     free(c.sectors);
     mem_destroy(from);
     model_fini(&c.d);
+    return points;
 }
 
 static void power_fails_at_every_point(void **s)
 {
+    unsigned points = 0;
+
     (void)s;
     for (size_t i = 0; i < array_len(shapes); i++)
         for (unsigned k = 0; k < test_factor() && !too_slow(&shapes[i]); k++) {
             struct shape small = shapes[i];
 
             small.size = min_u64(small.size, KiB(256));
-            crash_shape(&small, 0x123456789abcdef + i + k * 1000);
+            points += crash_shape(&small, 0x123456789abcdef + i + k * 1000);
         }
+    print_message("# the power failed %u times\n", points);
 }
 
 /* ---- Writes fail. ---- */
@@ -444,6 +449,7 @@ static bool fail_run(const struct shape *shape, uint64_t at, uint64_t times, int
 static void writes_fail_at_every_point(void **s)
 {
     unsigned step = test_factor() == 1 ? 3 : 1; /* at every third point, if time matters */
+    unsigned runs = 0;
 
     (void)s;
     for (size_t i = 0; i < array_len(shapes); i++) {
@@ -452,8 +458,9 @@ static void writes_fail_at_every_point(void **s)
         small.size = min_u64(small.size, KiB(256));
         for (uint64_t at = 1; !too_slow(&small) && fail_run(&small, at, 1 + at % 5, at % 2 ? -ENOSPC : -EIO);
              at += step)
-            ;
+            runs++;
     }
+    print_message("# %u runs with failing writes\n", runs);
 }
 
 /* ---- By the asynchronous road, while threads go the blocking one. ---- */
