@@ -418,10 +418,10 @@ static int convert_run(struct cli_line *l, struct err *err)
     if (o->no_create && (o->options.n || o->backing))
         return err_set(err, EINVAL, "-n writes into an image that is there, so -o and -B have no place");
     if (o->offload && (o->compress || o->salvage || o->sparse != PAGE))
-        return err_set(err, EINVAL, "-C has the host copy, who neither %s; leave one of them out",
-                       o->compress  ? "compresses (-c)"
-                       : o->salvage ? "goes on past errors (--salvage)"
-                                    : "looks for zeroes (-S)");
+        return err_set(err, EINVAL, "-C has the host copy, which does not %s; leave one of them out",
+                       o->compress  ? "compress (-c)"
+                       : o->salvage ? "go on past errors (--salvage)"
+                                    : "look for zeroes (-S)");
     if (!o->no_create) {
         rc = img_new_init(&n, o->out_format, path, err);
         if (!rc)

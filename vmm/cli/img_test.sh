@@ -84,9 +84,9 @@ ok convert -C -f qcow2 -O raw b.qcow2 b.img
 same both b.img
 ok convert -C -O vdi b.qcow2 b.vdi
 ok compare b.vdi both
-says 1 "neither compresses" convert -C -c a.raw b.qcow2
-says 1 "neither looks for zeroes" convert -C -S 64K a.raw b.img
-says 1 "neither goes on" convert -C --salvage a.raw b.img
+says 1 "does not compress" convert -C -c a.raw b.qcow2
+says 1 "does not look for zeroes" convert -C -S 64K a.raw b.img
+says 1 "does not go on" convert -C --salvage a.raw b.img
 ok convert -m 3 -W a.raw new.img b.img
 cat a.raw new.img >both
 same both b.img
