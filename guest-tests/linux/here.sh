@@ -697,8 +697,9 @@ scenario_test_root_in_memory()
 }
 scenario_test_at_a_terminal()
 {
-    script -qec "stty rows 31 cols 97; '$bothy' test -k '$kernel' -- sh -c 'stty size; tty; exit 5'" /dev/null <<<'' >"$out" && why 'no code' && return 1
-    says '^31 97' && says '^/dev/pts/'
+    script -qec "stty rows 31 cols 97; '$bothy' test -k '$kernel' --shell-on-failure -- sh -c 'stty size; tty; exit 5'" \
+        /dev/null <<<'echo the answer is $((6 * 7)); exit' >"$out" && why 'no code' && return 1
+    says '^31 97' && says '^/dev/pts/' && says 'sh ended with code 5' && says 'the answer is 42'
 }
 scenario_test_matrix_in_junit()
 {
@@ -725,9 +726,10 @@ scenario_test_retry_until_it_passes()
 scenario_test_matrix_goes_on_after_a_crash()
 {
     printf '# as a file\nappend=, die\n' >"$scratch/matrix"
-    tests 126 --matrix "$scratch/matrix" --format tap -- \
+    tests 126 --matrix "$scratch/matrix" --bundle "$scratch/died" --format tap -- \
         sh -c 'grep -q " die" /proc/cmdline || exit 0; echo last words; echo c >/proc/sysrq-trigger; sleep 1000' &&
-        says '^ok 1 - append=$' && says '^not ok 2 - append=die # ERROR .*panic' && says '^# last words$' && says '^# .*sysrq triggered crash'
+        says '^ok 1 - append=$' && says '^not ok 2 - append=die # ERROR .*panic' && says '^# last words$' &&
+        says "^# bundle: $scratch/died/append=die$" && says '^# .*sysrq triggered crash'
 }
 scenario_test_kselftest()
 {

@@ -23,6 +23,8 @@ static const struct opt test_options[] = {
     O_STR(struct test_opts, cwd, "cwd", NULL, "the command's directory; bothy's own where the root is /", .arg = "DIR"),
     O_STR(struct test_opts, user, "user", NULL, "who runs the command; root unless told", .arg = "NAME|UID[:GID]"),
     O_BOOL(struct test_opts, shell, "shell", "off", "run a shell"),
+    O_BOOL(struct test_opts, shell_on_failure, "shell-on-failure", "off",
+           "when the command has failed, run a shell in the same guest; limits of time hold for it, too"),
     O_STR(struct test_opts, kselftest, "kselftest", NULL,
           "run installed kselftests; PATTERN is a collection, or COLLECTION:TEST with * and ?", .arg = "DIR[:PATTERN]"),
     O_STR(struct test_opts, kunit, "kunit", NULL, "run the KUnit tests that are built into the kernel; * is all",
@@ -138,6 +140,7 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
     int r;
 
     j->kernel.hold = -1;
+    j->command = p->command;
     r = set_options(j, p, run, err);
     j->name = matrix_name(&p->matrix, run);
     if (!j->name)
@@ -147,7 +150,7 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
     j->spec = (struct test_spec){
         .name = j->name,
         .config = &o->c,
-        .command = p->command,
+        .command = p->words,
         .env = environ,
         .root = o->root,
         .root_kind = o->root_kind,
@@ -197,7 +200,7 @@ struct report_run *test_job_report(const struct test_job *j, struct report *r)
     char text[32];
     size_t n = 0;
 
-    while (j->spec.command[n])
+    while (j->command[n])
         n++;
     report_fact(run, "kernel", o->c.kernel);
     fact_words(run, "arguments", o->c.append.v, o->c.append.n);
@@ -205,7 +208,7 @@ struct report_run *test_job_report(const struct test_job *j, struct report *r)
     report_fact(run, "cpus", text);
     snprintf(text, sizeof(text), "%llu", (unsigned long long)o->c.memory);
     report_fact(run, "memory", text);
-    fact_words(run, "command", j->spec.command, n);
+    fact_words(run, "command", j->command, n);
     return run;
 }
 
@@ -275,7 +278,9 @@ static int run_plan(const struct test_plan *p, FILE *f, struct err *err)
     int r;
 
     report_init(&report);
-    if (!alone && o->log)
+    if (!alone && o->shell_on_failure)
+        r = err_set(err, EINVAL, "--shell-on-failure: only a single run with its own output has a shell");
+    else if (!alone && o->log)
         r = err_set(err, EINVAL,
                     "--log: only a single run with its own output has one; a report has the logs of what failed");
     else
@@ -310,6 +315,25 @@ static int make_bundles(const struct crash_opts *o, struct err *err)
     return r;
 }
 
+/* The command with a shell behind it; the words are borrowed.  Ctrl-C is for the command alone. */
+static char **add_shell(char *const *command)
+{
+    static const char script[] =
+        "trap : INT; (exec \"$@\"); code=$?; [ $code = 0 ] && exit; "
+        "echo \"bothy test: $1 ended with code $code; here is a shell, whose end is the guest's\" >&2; "
+        "/bin/sh; exit $code";
+    const char *const before[] = {"/bin/sh", "-c", script, "sh"};
+    size_t n = 0;
+    char **ret;
+
+    while (command[n])
+        n++;
+    ret = xcalloc(array_len(before) + n + 1, sizeof(*ret));
+    memcpy(ret, before, sizeof(before));
+    memcpy(ret + array_len(before), command, n * sizeof(*ret));
+    return ret;
+}
+
 static int make_plan(struct test_plan *p, struct err *err)
 {
     const struct test_opts *o = p->opts;
@@ -329,9 +353,12 @@ static int make_plan(struct test_plan *p, struct err *err)
     } else {
         p->command = o->shell ? shell : o->kunit ? nothing : p->line->args;
     }
+    p->words = o->shell_on_failure ? add_shell(p->command) : p->command;
     r = open_report(o, &f, err);
     if (r >= 0)
         r = run_plan(p, f, err);
+    if (p->words != p->command)
+        free(p->words);
     if (o->kselftest)
         test_words_free(p->command);
     return r;

@@ -13,7 +13,7 @@ struct test_opts {
     struct opt_list matrix;
     struct crash_opts crash;
     enum test_root root_kind;
-    bool shell;
+    bool shell, shell_on_failure;
     uint32_t boot_timeout, silence_timeout, timeout, all_timeout, jobs, retry, format, log_level;
 };
 
@@ -22,7 +22,8 @@ struct test_plan {
     const struct cli_line *line;
     const struct test_opts *opts;
     struct matrix matrix;
-    char **command; /* NULL-terminated */
+    char **command; /* that is tested; NULL-terminated */
+    char **words;   /* that the guest runs: the same, or a shell's that runs it */
 };
 
 /* One of them.  What it asks for is its own, since a run changes its machine's configuration. */
@@ -30,6 +31,7 @@ struct test_job {
     struct test_opts o;
     struct test_spec spec;
     struct kernel_place kernel;
+    char *const *command; /* the plan's */
     char *name, *bundle;
 };
 /* `run` is one of the matrix'. */

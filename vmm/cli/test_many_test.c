@@ -131,7 +131,7 @@ static void set_up(struct bench *b, const char *const *words)
     b->line = (struct cli_line){.verb = &verb_test, .words = b->words, .opts = &b->opts, .args = b->args};
     opts_default(verb_test.opts, &b->opts);
     assert_int_equal(cli_parse(&b->line, &err), 0);
-    b->plan = (struct test_plan){.line = &b->line, .opts = &b->opts, .command = b->line.args};
+    b->plan = (struct test_plan){.line = &b->line, .opts = &b->opts, .command = b->line.args, .words = b->line.args};
     for (size_t i = 0; i < b->opts.matrix.n; i++)
         assert_int_equal(matrix_add_word(&b->plan.matrix, config_opts, b->opts.matrix.v[i], &err), 0);
     report_init(&b->report);
