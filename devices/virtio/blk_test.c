@@ -634,10 +634,10 @@ static void cpu_and_io_thread_meet(void **s)
         gpa_t at;
 
         vdriver_start(&d, all);
-        at = vdriver_alloc(&d, 1024);
+        at = vdriver_alloc(&d, 6 * 1024);
         assert_int_equal(gmem_write(d.e.env.mem, at, &h, sizeof(h)), 0);
-        for (unsigned i = 0; i < 5; i++) {
-            const struct vdriver_buf bufs[] = {{at, sizeof(h), false}, {at + 64, 513, true}};
+        for (unsigned i = 0; i < 5; i++) { /* data apart: workers may read at the same time */
+            const struct vdriver_buf bufs[] = {{at, sizeof(h), false}, {at + (i + 1) * 1024, 513, true}};
 
             vdriver_add(&d, 0, bufs, 2, false);
             vdriver_kick(&d, 0);
