@@ -47,14 +47,15 @@ enum init_order {
     ORDER_GID,
     ORDER_GROUP, /* one more */
     ORDER_CWD,
-    ORDER_SIZE, /* COLS ROWS: the command's streams are a terminal */
-    ORDER_NET,  /* ADDRESS MASK GATEWAY, numbers in network order: eth0's */
-    ORDER_DNS,  /* address of a name server, in text */
+    ORDER_SIZE,    /* COLS ROWS: the command's streams are a terminal */
+    ORDER_SYSTEMD, /* empty: the root's systemd is the first process, and we are a unit of it */
+    ORDER_NET,     /* ADDRESS MASK GATEWAY, numbers in network order: eth0's */
+    ORDER_DNS,     /* address of a name server, in text */
     ORDER_ARG,
     ORDER_ENV,
     INIT_ORDERS_KINDS,
 };
-#define INIT_ORDER_NAMES                                                                                    \
-    {                                                                                                       \
-        "module", "root", "host", "clock", "uid", "gid", "group", "cwd", "size", "net", "dns", "arg", "env" \
+#define INIT_ORDER_NAMES                                                                                               \
+    {                                                                                                                  \
+        "module", "root", "host", "clock", "uid", "gid", "group", "cwd", "size", "systemd", "net", "dns", "arg", "env" \
     }

@@ -16,8 +16,20 @@ enum {
     LOOK_AGAIN_MS = 10,    /* where the kernel sends no events */
 };
 
-static void load_modules(const struct orders *o)
+static void mount_early(const char *type, const char *path, const char *what)
 {
+    long r;
+
+    SYS(mkdir, path, 0755);
+    r = SYS(mount, type, path, type, 0, NULL);
+    if (r < 0 && r != -16 /* EBUSY: the kernel has done so itself */)
+        fail(r, what, NULL);
+}
+
+void load_modules(const struct orders *o)
+{
+    mount_early("devtmpfs", "/dev", "mount /dev (CONFIG_DEVTMPFS)");
+    mount_early("sysfs", "/sys", "mount /sys (CONFIG_SYSFS)");
     for (unsigned i = 0; i < o->nmodules; i++) {
         struct line name = {.n = 0};
         long fd, r;
@@ -124,17 +136,7 @@ static void await_host(void)
     }
 }
 
-static void mount_early(const char *type, const char *path, const char *what)
-{
-    long r;
-
-    SYS(mkdir, path, 0755);
-    r = SYS(mount, type, path, type, 0, NULL);
-    if (r < 0 && r != -16 /* EBUSY: the kernel has done so itself */)
-        fail(r, what, NULL);
-}
-
-void open_ports(const struct orders *o)
+void open_ports(void)
 {
     struct sockaddr_nl everybody = {.nl_family = AF_NETLINK, .nl_groups = 1};
     int events = (int)SYS(socket, AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
@@ -143,9 +145,6 @@ void open_ports(const struct orders *o)
         SYS(close, events);
         events = -1;
     }
-    mount_early("devtmpfs", "/dev", "mount /dev (CONFIG_DEVTMPFS)");
-    mount_early("sysfs", "/sys", "mount /sys (CONFIG_SYSFS)");
-    load_modules(o);
     find_ports(events);
     if (events >= 0)
         SYS(close, events);

@@ -133,10 +133,10 @@ void *pages(size_t n)
     return (void *)p;
 }
 
-static void read_orders(struct orders *ret)
+static void read_orders(const char *path, struct orders *ret)
 {
     char *text = pages(INIT_ORDERS_MAX + 1);
-    long fd = SYS(open, "/" INIT_ORDERS, O_RDONLY | O_CLOEXEC), r = fd;
+    long fd = SYS(open, path, O_RDONLY | O_CLOEXEC), r = fd;
     const char *wrong;
     size_t n = 0;
 
@@ -163,14 +163,26 @@ static void set_clock(const struct orders *o)
 
 __attribute__((noreturn, used)) static void start(void)
 {
+    bool unit = SYS(getpid) != 1;
+    struct unit_files files;
     struct orders o;
 
-    read_orders(&o);
-    open_ports(&o);
-    enter_root(&o);
-    SYS(sethostname, o.host, text_length(o.host));
-    set_clock(&o);
-    start_network(&o);
+    read_orders(unit ? "/run/" INIT_ORDERS : "/" INIT_ORDERS, &o);
+    if (!unit) {
+        load_modules(&o);
+        if (o.systemd)
+            open_unit_files(&files);
+        else
+            open_ports(); /* each can be open once */
+        enter_root(&o);
+        SYS(sethostname, o.host, text_length(o.host));
+        set_clock(&o);
+        start_network(&o);
+        if (o.systemd)
+            become_systemd(&files);
+    } else {
+        open_ports();
+    }
     run_command(&o);
     wait_for_the_end();
 }

@@ -1,7 +1,8 @@
 /*
  * The first process of a guest that runs a test.  It comes with no library and needs nothing from the root file system:
  * boot.c makes the kernel usable and finds the ports, root.c the file systems, command.c runs what was ordered and
- * carries its streams, log.c the kernel's log.
+ * carries its streams, log.c the kernel's log.  With systemd.c the first process becomes the root's systemd, and
+ * this program comes back as a unit of it, for what is left to do.
  */
 #pragma once
 #include "firmware/init/orders.h"
@@ -35,12 +36,21 @@ bool path_join(const char *a, size_t alen, const char *b, char *ret, size_t size
 /* Whole pages, all zeroes. */
 void *pages(size_t n);
 
-/* Loads the modules, mounts what the ports need, and waits until the host listens at all of them. */
-void open_ports(const struct orders *o);
+/* Mounts what the ports need, and loads the modules. */
+void load_modules(const struct orders *o);
+/* Finds the ports, and waits until the host listens at all of them. */
+void open_ports(void);
 /* Makes the ordered root this process's, with what tests expect below it. */
 void enter_root(const struct orders *o);
 /* The loopback interface, and the network that was ordered. */
 void start_network(const struct orders *o);
+/* Descriptors of this program and its orders, before the root that has them is left. */
+struct unit_files {
+    int program, orders;
+};
+void open_unit_files(struct unit_files *ret);
+/* Becomes the root's systemd, with a unit that runs this program there. */
+__attribute__((noreturn)) void become_systemd(const struct unit_files *f);
 /* Where the log is read, non-blocking, or -1. */
 int log_open(void);
 /* Sends what there is of it; false when it has to wait for the host to take more. */

@@ -87,6 +87,9 @@ static const char *take(struct orders *o, enum init_order kind, char *value)
         o->cols = (uint16_t)several[0];
         o->rows = (uint16_t)several[1];
         return NULL;
+    case ORDER_SYSTEMD:
+        o->systemd = true;
+        return NULL;
     case ORDER_NET:
         if (!parse_numbers(value, UINT32_MAX, several, 3))
             return "a bad network";

@@ -682,6 +682,18 @@ scenario_test_root_on_a_disk()
         says '^/dev/vda / ext4' || return
     [[ $(sha256sum "$scratch/root.raw") == "$was" ]] || why 'the image has changed'
 }
+# With no more than systemd itself, and one target.
+scenario_test_as_a_unit_of_systemd()
+{
+    local root=$scratch/unit
+    mkdir -p "$root"/usr/{bin,lib/systemd/system,lib64} "$root"/{etc,proc,sys,dev,run,tmp} && ln -s usr/{bin,lib,lib64} "$root" &&
+        cp -L --parents /lib/systemd/systemd $(ldd /lib/systemd/systemd | grep -o '/[^ ]*') "$root" &&
+        cp /bin/busybox "$root/bin/sh" && ln -s sh "$root/bin/cat" && ln -s sh "$root/bin/hostname" &&
+        echo '[Unit]' >"$root/lib/systemd/system/basic.target" || return
+    tests 6 --systemd --root "$root" -a systemd.unit=basic.target -- \
+        sh -c 'cat /proc/1/comm /proc/self/cgroup; echo apart >&2; hostname; exit 6' &&
+        says '^systemd$' && says '/bothy.service$' && says '^bothy$' && complains '^apart$'
+}
 # A kernel whose modules leave it nothing but memory and virtio-mmio.
 scenario_test_root_in_memory()
 {

@@ -25,6 +25,8 @@ static const struct opt test_options[] = {
     O_BOOL(struct test_opts, shell, "shell", "off", "run a shell"),
     O_BOOL(struct test_opts, shell_on_failure, "shell-on-failure", "off",
            "when the command has failed, run a shell in the same guest; limits of time hold for it, too"),
+    O_BOOL(struct test_opts, systemd, "systemd", "off",
+           "boot the root's own systemd, and run the command as a unit of it, after basic.target"),
     O_STR(struct test_opts, kselftest, "kselftest", NULL,
           "run installed kselftests; PATTERN is a collection, or COLLECTION:TEST with * and ?", .arg = "DIR[:PATTERN]"),
     O_STR(struct test_opts, kunit, "kunit", NULL, "run the KUnit tests that are built into the kernel; * is all",
@@ -51,6 +53,18 @@ static const struct opt test_options[] = {
     O_END,
 };
 
+static int check_systemd(const struct test_opts *o, struct err *err)
+{
+    char *path cleanup_free = NULL;
+
+    if (asprintf(&path, "%s/lib/systemd/systemd", o->root) < 0)
+        abort();
+    if (!access(path, F_OK))
+        return 0;
+    return err_set(err, errno, "--systemd: root \"%s\" has no lib/systemd/systemd: %s; install systemd there", o->root,
+                   strerror(errno));
+}
+
 static int check_root(struct test_opts *o, struct err *err)
 {
     struct stat st;
@@ -64,7 +78,7 @@ static int check_root(struct test_opts *o, struct err *err)
         return err_file(err, errno, "root", o->root);
     free(o->root);
     o->root = full;
-    return 0;
+    return o->systemd && o->root_kind == TEST_ROOT_SHARED ? check_systemd(o, err) : 0;
 }
 
 static int choose_cwd(struct test_opts *o, struct err *err)
@@ -156,6 +170,7 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
         .root_kind = o->root_kind,
         .modules = o->modules,
         .kconfig = j->kernel.config,
+        .systemd = o->systemd,
         .cwd = o->cwd,
         .user = o->user,
         .hostname = o->c.name,

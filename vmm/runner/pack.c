@@ -251,6 +251,8 @@ static int write_orders(FILE *f, const struct test_spec *s, struct err *err)
         order(f, ORDER_ROOT, s->root_kind == TEST_ROOT_SHARED ? TEST_ROOT_TAG : "");
     order(f, ORDER_HOST, s->hostname);
     order(f, ORDER_CWD, s->cwd);
+    if (s->systemd)
+        order(f, ORDER_SYSTEMD, "");
     order_number(f, ORDER_CLOCK, (uint64_t)time(NULL));
     order_network(f, s->config);
     if (s->tty) {

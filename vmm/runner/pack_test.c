@@ -239,7 +239,7 @@ static void orders_arrive(void **state)
 
     (void)state;
     assert_null(PARSE("root=tag\0env=A=1\0arg=ls\0module=x\0arg=\0uid=10\0gid=20\0group=5\0group=6\0env=B\0"
-                      "size=80 24\0clock=17\0host=h\0cwd=/x\0net=1 2 3\0dns=1.2.3.4\0",
+                      "size=80 24\0clock=17\0host=h\0cwd=/x\0systemd=\0net=1 2 3\0dns=1.2.3.4\0",
                       &o));
     assert_string_equal(o.root, "tag");
     assert_string_equal(o.argv[0], "ls");
@@ -251,6 +251,7 @@ static void orders_arrive(void **state)
     assert_int_equal(o.nmodules, 1);
     assert_true(o.uid == 10 && o.gid == 20 && o.ngroups == 2 && o.groups[1] == 6 && o.clock == 17);
     assert_true(o.tty && o.cols == 80 && o.rows == 24 && o.net && o.address == 1 && o.mask == 2 && o.gateway == 3);
+    assert_true(o.systemd);
     assert_string_equal(o.cwd, "/x");
     assert_string_equal(o.dns, "1.2.3.4");
 }

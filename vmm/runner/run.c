@@ -572,14 +572,18 @@ pid_t test_run_pid(const struct test_run *r)
     return r->child->pid;
 }
 
+/* The machine has nothing of what the root's fstab names, and nobody to log in or to answer questions. */
+#define SYSTEMD_WORDS " fstab=no systemd.firstboot=no systemd.getty_auto=no systemd.show_status=no systemd.hostname="
+
 /* Before the user's, which then have the last word.  A kernel that panics is soon gone, but not sooner than seen. */
 static int add_words(const struct test_spec *s, struct config *c, struct err *err)
 {
-    char words[128], *ours;
+    char *words cleanup_free = NULL, *ours;
     int r;
 
-    snprintf(words, sizeof(words), "console=ttyS0 quiet panic=%d log_buf_len=1M rdinit=/" INIT_PROGRAM,
-             s->bundle ? 5 : -1);
+    if (asprintf(&words, "console=ttyS0 quiet panic=%d log_buf_len=1M rdinit=/" INIT_PROGRAM "%s%s", s->bundle ? 5 : -1,
+                 s->systemd ? SYSTEMD_WORDS : "", s->systemd ? s->hostname : "") < 0)
+        abort();
     r = opts_set(config_opts, c, "append", words, err);
     if (r < 0)
         return r;

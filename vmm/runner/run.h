@@ -45,6 +45,7 @@ struct test_spec {
     enum test_root root_kind;
     const char *modules; /* lib/modules/VERSION; NULL: the kernel has all it needs built in */
     const char *kconfig; /* the file that it was configured by; NULL: unknown */
+    bool systemd;        /* the root's own is the guest's first process, and the command a unit */
     const char *cwd;     /* in the guest */
     const char *user;    /* NAME or UID[:GID], looked up in the root; NULL: root */
     const char *hostname;
