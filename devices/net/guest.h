@@ -45,7 +45,8 @@ struct guest {
     uint8_t udp[65536];
     size_t udp_len;
     uint16_t udp_from, udp_to;
-    size_t largest; /* frame that came */
+    size_t largest;                 /* frame that came */
+    struct virtio_net_hdr_v1 large; /* of the last that said it is several */
     unsigned frames;
 };
 
@@ -234,6 +235,19 @@ static inline void frame_came(struct guest *g, struct frame *f)
     }
 }
 
+/* What was left to do gives the checksum that it should. */
+static inline void complete(struct frame *f, const struct virtio_net_hdr_v1 *h)
+{
+    size_t start = le16toh(h->csum_start), at = start + le16toh(h->csum_offset);
+    uint16_t sum = csum_fold(csum_add(0, f->b + start, f->len - start));
+
+    if (get_be16(f->b + 12) == 0x800)
+        finish4(f, at - 34);
+    else
+        finish6(f, at - 54);
+    assert_int_equal(get_be16(f->b + at), sum);
+}
+
 static inline void readable(struct net_user *u, unsigned queue)
 {
     struct guest *g = container_of(u, struct guest, user);
@@ -245,6 +259,10 @@ static inline void readable(struct net_user *u, unsigned queue)
         assert_true(nf.len <= sizeof(f->b));
         iov_get(nf.iov, 0, f->b, nf.len);
         f->len = nf.len;
+        if (nf.hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)
+            complete(f, &nf.hdr);
+        if (nf.hdr.gso_type)
+            g->large = nf.hdr;
         net_next(g->n, queue);
         frame_came(g, f);
         if (g->room && !--g->room)

@@ -211,36 +211,6 @@ static void clear_urgent(struct sanitiser *s, uint8_t *t)
     s->urgent++;
 }
 
-/*
- * A sender spares a window that is smaller than a segment and than half of the largest [RFC 1122 4.2.3.4]; a receiver
- * does not tell of one that has not grown enough [4.2.3.3].  Where a segment is more than a third of the window, as
- * with a large MTU, since libslirp does not scale windows, both may wait for the other until libslirp's timer of 5 s.
- */
-static uint16_t segment_limit(uint16_t mss)
-{
-    unsigned window = mss ? UINT16_MAX / mss * mss : 0;
-
-    return (uint16_t)min_u64(mss, window / 3);
-}
-
-static void limit_segments(uint8_t *t, size_t header)
-{
-    size_t len;
-
-    for (size_t i = 20; i < header && t[i] != TCPOPT_EOL; i += len) {
-        uint16_t mss, less;
-
-        len = t[i] == TCPOPT_NOP ? 1 : t[i + 1];
-        if (t[i] != TCPOPT_MAXSEG || len != TCPOLEN_MAXSEG)
-            continue;
-        mss = get_be16(t + i + 2);
-        less = segment_limit(mss);
-        put_be16(t + i + 2, less);
-        put_be16(t + 16, i % 2 ? csum_change(get_be16(t + 16), __builtin_bswap16(mss), __builtin_bswap16(less))
-                               : csum_change(get_be16(t + 16), mss, less));
-    }
-}
-
 static uint16_t tcp_sum(const struct packet *p)
 {
     const uint8_t pseudo[4] = {0, IPPROTO_TCP, (uint8_t)(p->l4len >> 8), (uint8_t)p->l4len};
@@ -296,8 +266,6 @@ static unsigned check_tcp(struct sanitiser *s, struct packet *p)
         (t[13] & TH_SYN && t[13] & (TH_FIN | TH_RST)))
         return SAN_TCP;
     clear_urgent(s, t);
-    if (t[13] & TH_SYN)
-        limit_segments(t, header);
     if ((t[13] & (TH_SYN | TH_ACK)) != TH_SYN) {
         keep_order(s, p, header);
         return OK;

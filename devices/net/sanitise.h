@@ -17,7 +17,7 @@
  *   a port that is forwarded, to who has spoken to a forwarded port in the last minute.  (libslirp itself can only
  *   forbid all of it, and so does when no UDP is forwarded.)
  * - TCP: no segment that libslirp would keep until those before it come (tcp_order.h).  It is emptied, so that libslirp
- *   answers it by what it waits for.  The segments that a guest asks for are a third of a window at most.
+ *   answers it by what it waits for.
  */
 #pragma once
 #include <netinet/in.h>

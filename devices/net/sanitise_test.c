@@ -386,38 +386,6 @@ static void urgent_data_becomes_ordinary(void **state)
     assert_int_equal(s.urgent, 66);
 }
 
-/* What a guest asks for in its SYN, wherever the option stands. */
-static void three_segments_fit_in_a_window(void **state)
-{
-    static const struct {
-        uint16_t asked, limit;
-    } rows[] = {{0, 0},         {1, 1},         {536, 536},     {1460, 1460},   {8960, 8960},   {21845, 21845},
-                {21846, 14564}, {32767, 21844}, {32768, 10922}, {40000, 13333}, {65480, 21826}, {65535, 21845}};
-    const struct san_rules r = rules();
-    static struct sanitiser s;
-    static struct frame f;
-    uint8_t *out, *t = f.b + 34;
-
-    (void)state;
-    sanitiser_init(&s, &r);
-    for (size_t i = 0; i < array_len(rows); i++)
-        for (unsigned nops = 0; nops < 4; nops++) {
-            uint8_t options[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-            size_t len;
-
-            told(&s, false, 0);
-            syn4(&f);
-            len = f.len;
-            memcpy(options + nops, (uint8_t[]){2, 4, (uint8_t)(rows[i].asked >> 8), (uint8_t)rows[i].asked}, 4);
-            memcpy(t + 20, options, sizeof(options));
-            put_be16(t + 16, 0);
-            put_be16(t + 16, tcp_sum(f.b + 14, 28));
-            assert_true(sanitise(&s, f.b, &len, NOW, &out));
-            assert_int_equal(get_be16(t + 20 + nops + 2), rows[i].limit);
-            assert_int_equal(tcp_sum(f.b + 14, 28), 0);
-        }
-}
-
 /* Neither data nor an end that libslirp would have to keep until what is before it comes. */
 static void segments_out_of_order_are_emptied(void **state)
 {
@@ -811,7 +779,6 @@ int main(void)
         cmocka_unit_test(what_no_honest_guest_sends_is_dropped_and_counted),
         cmocka_unit_test(every_reason_has_a_name),
         cmocka_unit_test(urgent_data_becomes_ordinary),
-        cmocka_unit_test(three_segments_fit_in_a_window),
         cmocka_unit_test(segments_out_of_order_are_emptied),
         cmocka_unit_test(protocols_that_libslirp_once_rewrote_are_just_data),
         cmocka_unit_test(fragments_in_order_become_one_datagram),

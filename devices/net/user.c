@@ -17,7 +17,7 @@
  * IPv6's router advertisements name no server.
  *
  * Offloads: TCP segments of up to 64 KiB go into libslirp as they are.  Not so over IPv6, where it holds each packet
- * against the MTU.
+ * against the MTU.  To the guest go segments of up to 32 KiB, which say that they are several.
  *
  * Nothing of libslirp's is saved: after a load the guest's connections are gone, as after a cable was pulled.
  */
@@ -41,6 +41,7 @@
 
 enum {
     MTU = 65520,        /* libslirp's own limit is 65521 */
+    PORTIONS = 8,       /* of a large segment */
     KEPT_MAX = 1 << 20, /* bytes of frames that the NIC did not take */
     READY_MAX = 256,    /* sockets in one poll */
     FDS_MAX = 1 << 20,  /* highest descriptor that is polled */
@@ -441,6 +442,38 @@ static ssize_t send_packet(const void *frame, size_t len, void *opaque)
     return (ssize_t)len;
 }
 
+/*
+ * A large TCP segment is one of several portions, says its header.  libslirp does not scale windows, so that with a
+ * large MTU a segment is half of one: a guest slow to read then leaves a window just below that, which a sender spares
+ * [RFC 1122 4.2.3.4], and tells of a larger one when it has grown by a segment [4.2.3.3].  Both would wait for the
+ * other until libslirp's timer of 5 s; by portions it has grown enough.
+ */
+static void in_portions(const struct user *u, struct net_frame *f)
+{
+    uint8_t *frame = f->iov->iov_base, *t, len[4] = {0};
+    bool v6 = get_be16(frame + 2 * ETH_ALEN) == ETHERTYPE_IPV6;
+    size_t transport = ETH_HLEN + (v6 ? 40 : 20), mss = u->n.lim.mtu - (transport - ETH_HLEN) - 20, payload;
+    uint64_t sum;
+
+    if (mss <= UINT16_MAX / 3 || f->len <= mss / PORTIONS || frame[ETH_HLEN + (v6 ? 6 : 9)] != IPPROTO_TCP)
+        return;
+    t = frame + transport;
+    payload = transport + (t[12] >> 4) * 4u;
+    if (f->len <= payload + mss / PORTIONS)
+        return;
+    put_be32(len, (uint32_t)(f->len - transport) + IPPROTO_TCP);
+    sum = csum_add(csum_add(0, len, sizeof(len)), frame + (v6 ? 22 : 26), v6 ? 32 : 8);
+    put_be16(t + 16, (uint16_t)~csum_fold(sum)); /* the rest is left to do */
+    f->hdr = (struct virtio_net_hdr_v1){
+        .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+        .gso_type = v6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4,
+        .hdr_len = htole16((uint16_t)payload),
+        .gso_size = htole16((uint16_t)(mss / PORTIONS)),
+        .csum_start = htole16((uint16_t)transport),
+        .csum_offset = htole16(16),
+    };
+}
+
 static bool user_peek(struct net *n, unsigned queue, struct net_frame *ret)
 {
     struct user *u = user_of(n);
@@ -458,6 +491,7 @@ static bool user_peek(struct net *n, unsigned queue, struct net_frame *ret)
     *ret = (struct net_frame){.iov = &u->iov, .niov = 1, .len = u->iov.iov_len};
     if (u->guest & (1ull << VIRTIO_NET_F_GUEST_CSUM))
         ret->hdr.flags = VIRTIO_NET_HDR_F_DATA_VALID; /* libslirp has just made it */
+    in_portions(u, ret);
     return true;
 }
 

@@ -424,10 +424,12 @@ static void ipv6_has_a_router_neighbours_and_tcp(void **state)
     int server = serve(AF_INET6, SOCK_STREAM, &port), fd;
     struct guest *g = guest_new("host-loopback");
     static struct frame f;
+    static uint8_t data[60000];
     struct conn *c;
     uint8_t buf[3];
 
     (void)state;
+    net_set(g->n, ~0ull, 1);
     ip6(&f, "fe80::15", "ff02::2", 58, 16);
     f.b[54] = 133;
     f.b[62] = f.b[63] = 1;
@@ -458,8 +460,12 @@ static void ipv6_has_a_router_neighbours_and_tcp(void **state)
         tcp_send(g, c, ACK | PSH, "six", 3);
         receive(g, fd, buf, 3);
         assert_memory_equal(buf, "six", 3);
-        assert_int_equal(send(fd, "6", 1, 0), 1);
-        until(g, c->in_len == 1);
+        fill(data, sizeof(data), 6);
+        assert_int_equal(send(fd, data, sizeof(data), 0), sizeof(data));
+        until(g, c->in_len == sizeof(data));
+        assert_memory_equal(c->in, data, sizeof(data));
+        assert_int_equal(g->large.gso_type, VIRTIO_NET_HDR_GSO_TCPV6);
+        assert_int_equal(le16toh(g->large.gso_size), (65520 - 60) / 8);
         close_both(g, c, fd);
         close(server);
     }
@@ -478,6 +484,7 @@ static void a_guest_without_room_loses_nothing(void **state)
     size_t sent[3] = {0}, total = 300000;
 
     (void)state;
+    net_set(g->n, ~0ull, 1);
     fill(data, sizeof(data), 6);
     for (unsigned i = 0; i < 3; i++) {
         c[i] = connected(g, gateway4, port);
@@ -502,6 +509,9 @@ static void a_guest_without_room_loses_nothing(void **state)
     }
     assert_int_equal(net_dropped(g->n, NET_DROP_FULL), 0);
     assert_true(g->largest > 30000);
+    assert_int_equal(g->large.gso_type, VIRTIO_NET_HDR_GSO_TCPV4);
+    assert_int_equal(le16toh(g->large.gso_size), (65520 - 40) / 8);
+    assert_int_equal(le16toh(g->large.hdr_len), 54);
     g->deaf = false;
     g->room = 0;
     close(server);
