@@ -1,7 +1,8 @@
 /*
  * Theory of operation.  A timer on the main loop reads what is new in the kernel's log, from the guest's memory and
  * while it runs, so that neither a console nor the words `quiet` and `loglevel=` matter.  A splat takes the kernel some
- * time to print, and the guest is left that time: until the function to blame is known, or for one more turn.
+ * time to print, on a slow console seconds, and the guest is left that time: until the function to blame is known, or
+ * until a turn brings nothing new.
  */
 #include <stdlib.h>
 
@@ -12,6 +13,7 @@
 #include "vmm/inspect/printk.h"
 
 enum { TURN_MS = 200, SEARCH_TURNS = 5 }; /* the search reads of every page, so it is made less often */
+enum { MORE_TURNS = 50 };                 /* for a splat, at most: a log may never stand still */
 
 struct log_watch {
     struct machine *machine;
@@ -19,8 +21,8 @@ struct log_watch {
     struct lane lane;
     struct timer timer;
     struct vmcoreinfo kernel;
-    bool has_kernel, seen;
-    unsigned turns;
+    bool has_kernel;
+    unsigned turns, more; /* more: since the splat was seen */
     struct printk_reader reader;
     struct splat_watch splats;
 };
@@ -39,17 +41,25 @@ static void take_record(struct printk_reader *r, const struct printk_record *rec
         splat_line(&container_of(r, struct log_watch, reader)->splats, line);
 }
 
+/* Is a splat there that is not being printed any more? */
+static bool is_complete(struct log_watch *w, bool news)
+{
+    if (!(w->splats.seen & w->splats.wanted))
+        return false;
+    return w->splats.function[0] || (w->more && !news) || w->more++ == MORE_TURNS;
+}
+
 static void turn(struct timer *t)
 {
     struct log_watch *w = container_of(t, struct log_watch, timer);
+    uint64_t before = w->reader.next;
 
     look(w);
-    if (w->splats.seen & w->splats.wanted && (w->seen || w->splats.function[0])) {
+    if (is_complete(w, w->reader.next != before)) {
         log_msg(LOG_ERROR, "the guest's kernel says: %s", w->splats.title);
         machine_request(w->machine, REQ_CRASHED, 0);
         return;
     }
-    w->seen = w->splats.seen & w->splats.wanted;
     timer_arm(t, loop_now(w->lane.loop, CLK_GUEST) + TURN_MS * NS_PER_MS);
 }
 
@@ -67,6 +77,7 @@ static bool on_reset(struct machine_observer *o)
         w->has_kernel = false;
         w->reader.next = 0;
         w->splats.seen = 0;
+        w->more = 0;
     }
     return died;
 }
