@@ -77,7 +77,7 @@ void enter_root(const struct orders *o)
     else if (!*o->root) /* only what is mounted can be moved */
         SYS(mount, NEW_ROOT, NEW_ROOT, NULL, MS_BIND, NULL);
     else if ((r = SYS(mount, o->root, NEW_ROOT, "virtiofs", 0, NULL)) < 0)
-        fail(r, "mount its root (CONFIG_VIRTIO_FS)", NULL);
+        fail(r, "mount its root (it needs CONFIG_VIRTIO_FS, or by --root a disk's image)", NULL);
     if ((r = SYS(chdir, NEW_ROOT)) < 0)
         fail(r, "enter its root", NULL);
     for (unsigned i = 0; i < array_len(mounts); i++) {

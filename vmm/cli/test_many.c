@@ -210,6 +210,7 @@ static void start(struct many *m, struct slot *s)
     m->used.cpus += cpus_of(s);
     m->used.memory += s->job.o.c.memory;
     list_add_tail(&m->running, &s->link);
+    progress_clear(&m->progress); /* it may say what it does otherwise than asked */
     r = test_run_start(&s->run, &s->job.spec, &m->lane, &err);
     if (r >= 0)
         return;
