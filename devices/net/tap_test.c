@@ -165,6 +165,19 @@ static void a_descriptor_may_come_from_elsewhere(void **s)
     expect_refused("fd=999", "fd=999 is no open tap interface");
 }
 
+/* With a card that has more. */
+static int open_card(struct test_nic *t, const char *options, const struct net_limits *card, struct err *err)
+{
+    static struct device_env env;
+
+    *t = (struct test_nic){.loop = loop, .user = {test_nic_readable, test_nic_writable, test_nic_link}};
+    t->dev.env = &env;
+    lane_init(&t->dev.lane, loop);
+    t->n = xcalloc(1, net_tap.size);
+    assert_int_equal(opts_parse(net_tap.opts, t->n, NULL, options, err), 0);
+    return net_open(&net_tap, t->n, &t->dev, &t->user, card, err);
+}
+
 static void many_queues_are_opened(void **s)
 {
     struct err err = {0};
@@ -173,14 +186,33 @@ static void many_queues_are_opened(void **s)
     (void)s;
     if (!lonely)
         skip();
-    t = (struct test_nic){.loop = loop, .user = {test_nic_readable, test_nic_writable, test_nic_link}};
-    lane_init(&t.dev.lane, loop);
-    t.n = xcalloc(1, net_tap.size);
-    assert_int_equal(opts_parse(net_tap.opts, t.n, NULL, "ifname=bothy2", &err), 0);
-    assert_int_equal(net_open(&net_tap, t.n, &t.dev, &t.user, &(struct net_limits){.queues = 4}, &err), 0);
+    assert_int_equal(open_card(&t, "ifname=bothy2", &(struct net_limits){.queues = 4}, &err), 0);
     assert_int_equal(net_limits(t.n)->queues, 4);
     for (unsigned queues = 1; queues <= 4; queues++)
         net_set(t.n, 0, queues);
+    test_nic_close(&t, &net_tap);
+}
+
+static void without_vhost_the_rings_stay_with_the_card(void **s)
+{
+    const struct net_limits lends = {.queues = 1, .rings = ~0ull};
+    struct err err = {0};
+    struct test_nic t;
+
+    (void)s;
+    if (!lonely)
+        skip();
+    expect_refused("ifname=bothy4,vhost=on", "vhost=on: frames do not come by for pcap= to capture");
+    assert_int_equal(open_card(&t, "ifname=bothy4,vhost=off", &lends, &err), 0);
+    assert_int_equal(net_limits(t.n)->rings, 0);
+    test_nic_close(&t, &net_tap);
+    if (!access("/dev/vhost-net", F_OK))
+        return;
+    assert_int_equal(open_card(&t, "ifname=bothy4", &lends, &err), 0);
+    assert_int_equal(net_limits(t.n)->rings, 0);
+    test_nic_close(&t, &net_tap);
+    assert_int_equal(open_card(&t, "ifname=bothy4,vhost=on", &lends, &err), -ENOENT);
+    assert_string_equal(err.msg, "vhost=on: /dev/vhost-net: No such file or directory; as root: modprobe vhost_net");
     test_nic_close(&t, &net_tap);
 }
 
@@ -246,6 +278,7 @@ int main(void)
         cmocka_unit_test(an_interface_that_goes_takes_the_link_with_it),
         cmocka_unit_test(a_descriptor_may_come_from_elsewhere),
         cmocka_unit_test(many_queues_are_opened),
+        cmocka_unit_test(without_vhost_the_rings_stay_with_the_card),
         cmocka_unit_test(what_is_wrong_is_told_with_its_remedy),
         cmocka_unit_test(missing_rights_are_told_with_the_remedy),
     };

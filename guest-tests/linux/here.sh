@@ -334,12 +334,12 @@ until_says()
 sound()
 {
     local bad
-    bad=$(tshark -r "$1" -o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE -Y '_ws.malformed ||
+    bad=$(tshark -n -r "$1" -o ip.check_checksum:TRUE -o tcp.check_checksum:TRUE -o udp.check_checksum:TRUE -Y '_ws.malformed ||
         ip.checksum.status == 0 || (tcp.checksum.status == 0 && tcp.checksum != 0xffff) || udp.checksum.status == 0 ||
         icmp.checksum.status == 0 || icmpv6.checksum.status == 0' 2>"$scratch/tshark") || { why "tshark: $(tail -n1 "$scratch/tshark")"; return; }
     [[ ! $bad ]] || why "in the capture: ${bad%%$'\n'*}"
 }
-seen() { [[ $(tshark -r "$1" -Y "$2" 2>/dev/null) ]] || why "nothing of \"$2\" in the capture"; }
+seen() { [[ $(tshark -n -l -r "$1" -Y "$2" 2>/dev/null | head -n 1) ]] || why "nothing of \"$2\" in the capture"; }
 ask() { timeout 60 python3 guest-tests/linux/ask.py "$@"; }
 # forward PROTOCOL: the port of the host's that is forwarded.
 forward() { sed -n "s/.*$1 127.0.0.1:\([0-9]*\) is forwarded.*/\1/p" "$out"; }
