@@ -281,9 +281,15 @@ static void flow_send(struct flow *w)
 {
     uint64_t end = 1 + w->size, now = rdtsc();
 
-    if (w->una == w->max)
+    if (w->una && !w->window && w->una < end) {
+        /* The peer need not tell that its window is open again: a byte beyond it asks. */
+        if (now - w->at > RETRY_TICKS && tcp_send(w, w->una, PSH, 1)) {
+            w->nxt = w->una + 1;
+            w->at = now;
+        }
+    } else if (w->una == w->max) {
         w->at = now;
-    else if (now - w->at > RETRY_TICKS) {
+    } else if (now - w->at > RETRY_TICKS) {
         w->nxt = w->una;
         w->at = now;
     }
