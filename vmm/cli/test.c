@@ -11,6 +11,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
+#include "vmm/report/ktap.h"
 
 enum { SECONDS_MAX = 1000000, COMMAND_WORDS_MAX = 16384, JOBS_MAX = 4096, RETRY_MAX = 1000 };
 
@@ -227,16 +228,31 @@ struct report_run *test_job_report(const struct test_job *j, struct report *r)
     return run;
 }
 
+static bool has_no_tests(const struct list *tests)
+{
+    const struct test *first = container_of(tests->next, struct test, link);
+
+    return first->link.next == tests && !strcmp(first->name, KTAP_NO_TESTS);
+}
+
 void test_job_judge(const struct test_job *j, struct report_run *run)
 {
+    const struct list *tests = &run->test.children;
+
     if (run->result.bundled)
         report_fact(run, "bundle", j->bundle);
-    if (!j->o.kunit || run->result.outcome != TEST_PASS || !list_empty(&run->test.children))
+    if (!j->o.kunit || run->result.outcome != TEST_PASS)
+        return;
+    if (list_empty(tests))
+        snprintf(run->result.why, sizeof(run->result.why),
+                 "the kernel's log has no KUnit results; it needs CONFIG_KUNIT=y and tests built in");
+    else if (has_no_tests(tests))
+        snprintf(run->result.why, sizeof(run->result.why), "no KUnit suite in this kernel is called \"%s\"",
+                 j->o.kunit);
+    else
         return;
     run->result.outcome = TEST_ERROR;
     run->result.code = EXIT_BOTHY;
-    snprintf(run->result.why, sizeof(run->result.why),
-             "the kernel's log has no KUnit results; it needs CONFIG_KUNIT=y and tests built in");
     report_settle(run);
 }
 

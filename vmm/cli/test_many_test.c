@@ -82,6 +82,10 @@ static void play(void)
         say(SERIAL, "[    0.100000] KTAP version 1\r\n[    0.100000] 1..1\r\n[    0.200000] ok 1 list\r\n");
         _exit(0);
     }
+    if (strstr(config, "filter_glob=none")) {
+        say(SERIAL, "[    0.100000] KTAP version 1\r\n[    0.100000] 1..0\r\n");
+        _exit(0);
+    }
     say(CONTROL, "ready\n");
     if (!take_place(dir))
         end(CODE_TOO_MANY, 0);
@@ -253,6 +257,12 @@ static void kunit_has_results_or_it_is_an_error(void **state)
     assert_int_equal(test_many(&b.plan, &b.report, &err), 0);
     assert_int_equal(report_code(&b.report), 0);
     assert_false(list_empty(&run_at(&b, 0)->test.children));
+    tear_down(&b);
+
+    SET_UP(&b, "--kunit=none");
+    assert_int_equal(test_many(&b.plan, &b.report, &err), 0);
+    assert_string_equal(report_word(run_at(&b, 0)), "error");
+    assert_non_null(strstr(run_at(&b, 0)->result.why, "\"none\""));
     tear_down(&b);
 
     SET_UP(&b, "--kunit=*");

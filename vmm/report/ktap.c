@@ -363,7 +363,7 @@ static void end_plan(struct ktap *k, struct ktap_group *g)
     if (g->after)
         settle_said(k, g, g->last);
     if (g->planned && !g->plan && !g->count)
-        add_test(k, &g->tests, of("(all)"), OUTCOME_SKIP, of(g->skip));
+        add_test(k, &g->tests, of(KTAP_NO_TESTS), OUTCOME_SKIP, of(g->skip));
     else if (g->planned && g->plan != g->count)
         note(g, "planned %" PRIu64 ", got %" PRIu64 " results", g->plan, g->count);
     else if (g->versioned && !g->count)

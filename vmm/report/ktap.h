@@ -14,6 +14,9 @@
 #include "vmm/report/result.h"
 #include "vmm/report/text.h"
 
+/* The one test, skipped, of a plan that says there are none. */
+#define KTAP_NO_TESTS "(all)"
+
 enum {
     KTAP_LINE_MAX = 4096, /* bytes; the rest of a longer line is lost */
     KTAP_DEPTH = 16,      /* groups in groups; what is deeper counts as said about what holds it */

@@ -30,6 +30,8 @@
 #include "vmm/runner/pack.h"
 #include "vmm/runner/said.h"
 
+#define PANIC_MARK "Kernel panic - not syncing"
+
 const char *const test_outcome_words[] = {
     [TEST_PASS] = "pass",   [TEST_FAIL] = "fail",       [TEST_TIMEOUT] = "timeout", [TEST_CRASH] = "crash",
     [TEST_ERROR] = "error", [TEST_STOPPED] = "stopped", [TEST_STOPPED + 1] = NULL,
@@ -39,6 +41,8 @@ enum {
     CHUNK = 65536,
     QUIT_S = 5, /* what an orderly end may take before it becomes another */
     BUNDLE_S = 60,
+    PANIC_S = 5, /* until a kernel of which a bundle is wanted reboots, and what the machine gets of that to notice */
+    NOTICE_S = 1,
     MACHINE_WORDS = 12,
     /* The child's descriptors. */
     FD_CONFIG = 3,
@@ -67,7 +71,8 @@ struct test_child {
     pid_t pid;  /* 0: gone */
     int status; /* of its end */
     struct watch gone, control, complaint, input, serial;
-    struct timer boot, silence, total, quit;
+    struct timer boot, silence, total, panic, quit;
+    bool panicked; /* and the machine did not notice */
     struct stream streams[TEST_STREAMS];
     uint64_t start_ns, command_ns; /* when */
     bool decided;                  /* the result stands; what is left is to end the machine */
@@ -82,6 +87,7 @@ struct test_child {
     size_t log_n;
     int64_t log_usec;  /* when the last line was written that came from the first process */
     uint64_t serial_n; /* bytes that ever came by the serial port, of which we have the last */
+    size_t panic_n;    /* of the last ones, how many are the beginning of PANIC_MARK */
     bool serial_done;  /* they have become part of the log */
     char serial_text[CHUNK];
 };
@@ -124,6 +130,7 @@ static void quit(struct test_child *c, int sig)
     timer_disarm(&c->boot);
     timer_disarm(&c->silence);
     timer_disarm(&c->total);
+    timer_disarm(&c->panic);
     if (c->pid)
         kill(c->pid, sig);
     timer_arm(&c->quit, now(c) + (c->spec->bundle ? BUNDLE_S : QUIT_S) * NS_PER_SEC);
@@ -155,6 +162,15 @@ static void silent(struct timer *t)
     struct test_child *c = container_of(t, struct test_child, silence);
 
     out_of_time(c, c->spec->silence_ns, "not a byte of output");
+}
+
+/* It has neither a pvpanic driver nor the note that the machine would find its log by. */
+static void panicked(struct timer *t)
+{
+    struct test_child *c = container_of(t, struct test_child, panic);
+
+    c->panicked = true;
+    quit(c, SIGQUIT);
 }
 
 static void total_late(struct timer *t)
@@ -283,7 +299,7 @@ static const struct {
     {INIT_LOG_MARK, NULL},
     {"Unable to mount root fs", "it needs CONFIG_BLK_DEV_INITRD"},
     {"No working init found", "it needs CONFIG_BINFMT_ELF"},
-    {"Kernel panic - not syncing", ""},
+    {PANIC_MARK, ""},
 };
 
 /* The kernel's stamp on a line, "[ SECONDS.MICROS]…", in microseconds; INT64_MAX where there is none. */
@@ -318,6 +334,19 @@ static void look_at_log(struct test_child *c, const char *bytes, size_t n)
     }
 }
 
+/* A panic comes by no other way. */
+static void look_for_panic(struct test_child *c, const char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        c->panic_n = bytes[i] == PANIC_MARK[c->panic_n] ? c->panic_n + 1 : bytes[i] == PANIC_MARK[0];
+        if (c->panic_n < strlen(PANIC_MARK))
+            continue;
+        c->panic_n = 0;
+        if (c->phase < TEST_ENDING)
+            timer_arm(&c->panic, now(c) + NOTICE_S * NS_PER_SEC);
+    }
+}
+
 static void serial_ready(struct watch *w, uint32_t revents)
 {
     struct test_child *c = container_of(w, struct test_child, serial);
@@ -327,6 +356,8 @@ static void serial_ready(struct watch *w, uint32_t revents)
     (void)revents;
     if (n > 0)
         heard(c);
+    if (n > 0 && c->spec->bundle)
+        look_for_panic(c, buf, (size_t)n);
     if (n > 0 && c->spec->kernel_only) {
         look_at_log(c, buf, (size_t)n);
         c->run->result.bytes[TEST_LOG] += c->run->output(c->run, TEST_LOG, buf, (size_t)n);
@@ -437,7 +468,7 @@ static void tell_of_bundle(struct test_child *c)
     if (!c->spec->bundle || !words || !see || !WIFEXITED(c->status) || WEXITSTATUS(c->status) != EXIT_CRASHED)
         return;
     res->bundled = true;
-    if (res->outcome == TEST_CRASH)
+    if (res->outcome == TEST_CRASH && !c->panicked)
         snprintf(res->why, sizeof(res->why), "%s", words);
     else
         snprintf(res->why + n, sizeof(res->why) - n, "%s", see);
@@ -581,8 +612,8 @@ static int add_words(const struct test_spec *s, struct config *c, struct err *er
     char *words cleanup_free = NULL, *ours;
     int r;
 
-    if (asprintf(&words, "console=ttyS0 quiet panic=%d log_buf_len=1M rdinit=/" INIT_PROGRAM "%s%s", s->bundle ? 5 : -1,
-                 s->systemd ? SYSTEMD_WORDS : "", s->systemd ? s->hostname : "") < 0)
+    if (asprintf(&words, "console=ttyS0 quiet panic=%d log_buf_len=1M rdinit=/" INIT_PROGRAM "%s%s",
+                 s->bundle ? PANIC_S : -1, s->systemd ? SYSTEMD_WORDS : "", s->systemd ? s->hostname : "") < 0)
         abort();
     r = opts_set(config_opts, c, "append", words, err);
     if (r < 0)
@@ -708,6 +739,7 @@ static void set_timers(struct test_child *c)
     c->boot = (struct timer){.lane = c->lane, .clk = CLK_HOST, .fire = boot_late};
     c->silence = (struct timer){.lane = c->lane, .clk = CLK_HOST, .fire = silent};
     c->total = (struct timer){.lane = c->lane, .clk = CLK_HOST, .fire = total_late};
+    c->panic = (struct timer){.lane = c->lane, .clk = CLK_HOST, .fire = panicked};
     c->quit = (struct timer){.lane = c->lane, .clk = CLK_HOST, .fire = quit_late};
     if (s->boot_ns)
         timer_arm(&c->boot, c->start_ns + s->boot_ns);
@@ -833,6 +865,7 @@ void test_run_fini(struct test_run *r)
     timer_disarm(&c->boot);
     timer_disarm(&c->silence);
     timer_disarm(&c->total);
+    timer_disarm(&c->panic);
     timer_disarm(&c->quit);
     free(take_ptr(r->child));
 }

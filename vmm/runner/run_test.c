@@ -136,6 +136,12 @@ static void guest_hangs(void)
     sigwait(&quit, &sig);
     leave_bundle(sig);
 }
+static void guest_panics_unnoticed(void)
+{
+    say(SERIAL, "KernKernel panic - not sync");
+    say(SERIAL, "ing: Kernel\r\n");
+    guest_hangs();
+}
 static void guest_crashes(void)
 {
     say(CONTROL, "ready\n");
@@ -147,11 +153,22 @@ static const struct {
     const char *name;
     void (*play)(void);
 } guests[] = {
-    {"echo", guest_echo},         {"killed", guest_killed},         {"true", guest_true},
-    {"silent", guest_silent},     {"stubborn", guest_stubborn},     {"error", guest_error},
-    {"no ports", guest_no_ports}, {"nonsense", guest_nonsense},     {"panic", guest_panic},
-    {"off", guest_powers_off},    {"no start", guest_cannot_start}, {"dies", guest_dies},
-    {"mute", guest_mute},         {"hangs", guest_hangs},           {"crashes", guest_crashes},
+    {"echo", guest_echo},
+    {"killed", guest_killed},
+    {"true", guest_true},
+    {"silent", guest_silent},
+    {"stubborn", guest_stubborn},
+    {"error", guest_error},
+    {"no ports", guest_no_ports},
+    {"nonsense", guest_nonsense},
+    {"panic", guest_panic},
+    {"off", guest_powers_off},
+    {"no start", guest_cannot_start},
+    {"dies", guest_dies},
+    {"mute", guest_mute},
+    {"hangs", guest_hangs},
+    {"crashes", guest_crashes},
+    {"unnoticed", guest_panics_unnoticed},
 };
 
 static void play(void)
@@ -360,10 +377,11 @@ static void limits_of_time_end_it(void **state)
 
 static void what_dies_or_hangs_leaves_a_bundle(void **state)
 {
-    static const char *const plays[] = {"hangs", "crashes"},
+    static const char *const plays[] = {"hangs", "crashes", "unnoticed"},
                              *const whys[] = {
                                  "not a byte of output after 0 s; see there",
                                  "place 0 --bundle dir --core --fail-on warn,oops ; see there",
+                                 "KernKernel panic - not syncing: Kernel; see there",
                              };
 
     (void)state;
