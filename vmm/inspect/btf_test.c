@@ -3,40 +3,11 @@
 #include <errno.h>
 
 #include "vmm/base/cleanup.h"
-#include "vmm/base/test.h"
-#include "vmm/inspect/fake_kernel.h"
-
-struct world {
-    struct gmem *mem;
-    struct vmcoreinfo k;
-    struct symbols sym;
-};
-
-static int setup(void **s)
-{
-    struct world *w = xcalloc(1, sizeof(*w));
-
-    w->mem = fake_kernel_create();
-    assert_int_equal(vmcoreinfo_find(w->mem, &w->k), 0);
-    assert_int_equal(symbols_read(&w->k, &w->sym), 0);
-    *s = w;
-    return 0;
-}
-
-static int teardown(void **s)
-{
-    struct world *w = *s;
-
-    symbols_fini(&w->sym);
-    vmcoreinfo_fini(&w->k);
-    gmem_destroy(w->mem);
-    free(w);
-    return 0;
-}
+#include "vmm/inspect/fake_world.h"
 
 static void members_have_their_places(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
     struct btf_layout l;
     struct btf b;
     uint64_t at;
@@ -52,7 +23,7 @@ static void members_have_their_places(void **s)
 
 static void what_begins_within_a_byte_has_no_place(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
     struct btf_layout l;
     struct btf b;
     uint64_t at;
@@ -72,7 +43,7 @@ static void damage_is_noticed(void **s)
         uint32_t at, value;
     } cases[] = {
         {0, 0}, {4, 0}, {4, UINT32_MAX}, {8, UINT32_MAX}, {12, UINT32_MAX}, {16, FAKE_BTF_LEN}, {20, FAKE_BTF_LEN}};
-    struct world *w = *s;
+    struct fake_world *w = *s;
     struct btf b;
 
     for (size_t i = 0; i < array_len(cases); i++) {
@@ -88,7 +59,7 @@ static void damage_is_noticed(void **s)
 static void types_that_make_no_sense_end_it(void **s)
 {
     static const uint32_t infos[] = {(uint32_t)BTF_KIND_STRUCT << 24 | 0xffff, 31u << 24, 0};
-    struct world *w = *s;
+    struct fake_world *w = *s;
     struct btf_layout l;
     struct btf b;
 
@@ -100,7 +71,7 @@ static void types_that_make_no_sense_end_it(void **s)
     }
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fake_world_setup, fake_world_teardown)
 
 int main(void)
 {

@@ -3,36 +3,7 @@
 #include <errno.h>
 
 #include "vmm/base/cleanup.h"
-#include "vmm/base/test.h"
-#include "vmm/inspect/fake_kernel.h"
-
-struct world {
-    struct gmem *mem;
-    struct vmcoreinfo k;
-    struct symbols sym;
-};
-
-static int setup(void **s)
-{
-    struct world *w = xcalloc(1, sizeof(*w));
-
-    w->mem = fake_kernel_create();
-    assert_int_equal(vmcoreinfo_find(w->mem, &w->k), 0);
-    assert_int_equal(symbols_read(&w->k, &w->sym), 0);
-    *s = w;
-    return 0;
-}
-
-static int teardown(void **s)
-{
-    struct world *w = *s;
-
-    symbols_fini(&w->sym);
-    vmcoreinfo_fini(&w->k);
-    gmem_destroy(w->mem);
-    free(w);
-    return 0;
-}
+#include "vmm/inspect/fake_world.h"
 
 static void check_names(const struct symbols *sym, bool init)
 {
@@ -59,7 +30,7 @@ static void check_names(const struct symbols *sym, bool init)
 
 static void modules_name_their_code(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
 
     assert_int_equal(symbols_add_modules(&w->k, &w->sym), 2);
     check_names(&w->sym, true);
@@ -67,7 +38,7 @@ static void modules_name_their_code(void **s)
 
 static void the_layout_since_6_4_is_known(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
 
     fake_modules(w->mem, true);
     assert_int_equal(symbols_add_modules(&w->k, &w->sym), 2);
@@ -76,7 +47,7 @@ static void the_layout_since_6_4_is_known(void **s)
 
 static void what_ran_only_at_the_start_is_gone(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
 
     fake_put64(w->mem, FAKE_BETA + 200, 0);
     fake_put32(w->mem, FAKE_BETA + 200 + 12, 0);
@@ -87,7 +58,7 @@ static void what_ran_only_at_the_start_is_gone(void **s)
 static void traces_go_through_modules(void **s)
 {
     const struct cpu_state cpu = {.gpr[CPU_RSP] = FAKE_IMAGE + FAKE_STACK};
-    struct world *w = *s;
+    struct fake_world *w = *s;
     uint64_t trace[TRACE_MAX];
 
     fake_put(w->mem, FAKE_BETA_TEXT + 0x20, "\xe8\0\0\0\0", 5);
@@ -100,7 +71,7 @@ static void traces_go_through_modules(void **s)
 
 static void a_kernel_without_modules_has_none(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
 
     fake_put64(w->mem, FAKE_MODULES, FAKE_IMAGE + FAKE_MODULES);
     assert_int_equal(symbols_add_modules(&w->k, &w->sym), 0);
@@ -121,7 +92,7 @@ static void check_symbol_of_alpha(const struct symbols *sym)
 
 static void lists_that_do_not_end_are_damaged(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
 
     fake_put64(w->mem, FAKE_ALPHA + 8, FAKE_IMAGE + FAKE_ALPHA + 8);
     assert_int_equal(symbols_add_modules(&w->k, &w->sym), -EFAULT);
@@ -136,7 +107,7 @@ static void lists_that_do_not_end_are_damaged(void **s)
     assert_int_equal(symbols_add_modules(&w->k, &w->sym), -EFAULT);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fake_world_setup, fake_world_teardown)
 
 int main(void)
 {

@@ -3,36 +3,10 @@
 #include <errno.h>
 
 #include "vmm/base/cleanup.h"
-#include "vmm/base/test.h"
-#include "vmm/inspect/fake_kernel.h"
-
-struct world {
-    struct gmem *mem;
-    struct vmcoreinfo k;
-};
-
-static int setup(void **s)
-{
-    struct world *w = xcalloc(1, sizeof(*w));
-
-    w->mem = fake_kernel_create();
-    assert_int_equal(vmcoreinfo_find(w->mem, &w->k), 0);
-    *s = w;
-    return 0;
-}
-
-static int teardown(void **s)
-{
-    struct world *w = *s;
-
-    vmcoreinfo_fini(&w->k);
-    gmem_destroy(w->mem);
-    free(w);
-    return 0;
-}
+#include "vmm/inspect/fake_world.h"
 
 /* Their names, and a trace that takes only what follows a call. */
-static void check_symbols(struct world *w)
+static void check_symbols(struct fake_world *w)
 {
     const struct cpu_state cpu = {.gpr[CPU_RSP] = FAKE_IMAGE + FAKE_STACK}, user = {.level = 3};
     uint64_t addr, trace[TRACE_MAX];
@@ -59,7 +33,7 @@ static void check_symbols(struct world *w)
 
 static void symbols_name_code(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
 
     check_symbols(w);
     fake_kallsyms(w->mem, false);
@@ -68,7 +42,7 @@ static void symbols_name_code(void **s)
 
 static void what_is_added_has_its_place(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
     struct symbols sym;
     uint64_t addr;
     char name[64];
@@ -93,7 +67,7 @@ static void what_is_added_has_its_place(void **s)
 static void traces_leave_out_how_functions_return(void **s)
 {
     const struct cpu_state cpu = {.gpr[CPU_RSP] = FAKE_IMAGE + FAKE_STACK};
-    struct world *w = *s;
+    struct fake_world *w = *s;
     uint64_t trace[TRACE_MAX];
     struct symbols sym;
 
@@ -109,7 +83,7 @@ static void without_symbols_addresses_are_numbers(void **s)
 {
     const struct symbols none = {0};
     const struct cpu_state cpu = {0};
-    struct world *w = *s;
+    struct fake_world *w = *s;
     uint64_t trace[TRACE_MAX];
     char name[64];
 
@@ -120,7 +94,7 @@ static void without_symbols_addresses_are_numbers(void **s)
 
 static void a_damaged_table_is_an_error(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
     struct symbols sym;
 
     fake_put32(w->mem, FAKE_KALLSYMS, UINT32_MAX);
@@ -138,7 +112,7 @@ static void a_damaged_table_is_an_error(void **s)
     assert_int_equal(symbols_read(&w->k, &sym), -ENOENT);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fake_world_setup, fake_world_teardown)
 
 int main(void)
 {

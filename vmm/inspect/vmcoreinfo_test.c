@@ -3,37 +3,11 @@
 #include <errno.h>
 
 #include "vmm/base/cleanup.h"
-#include "vmm/base/test.h"
-#include "vmm/inspect/fake_kernel.h"
-
-struct world {
-    struct gmem *mem;
-    struct vmcoreinfo k;
-};
-
-static int setup(void **s)
-{
-    struct world *w = xcalloc(1, sizeof(*w));
-
-    w->mem = fake_kernel_create();
-    assert_int_equal(vmcoreinfo_find(w->mem, &w->k), 0);
-    *s = w;
-    return 0;
-}
-
-static int teardown(void **s)
-{
-    struct world *w = *s;
-
-    vmcoreinfo_fini(&w->k);
-    gmem_destroy(w->mem);
-    free(w);
-    return 0;
-}
+#include "vmm/inspect/fake_world.h"
 
 static void a_kernel_is_found_by_its_note(void **s)
 {
-    struct world *w = *s;
+    struct fake_world *w = *s;
     struct vmcoreinfo none = {0};
     uint64_t v;
     char byte;
@@ -54,7 +28,7 @@ static void a_kernel_is_found_by_its_note(void **s)
     assert_int_equal(vmcoreinfo_find(w->mem, &none), -ENOENT);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, fake_world_setup, fake_world_teardown)
 
 int main(void)
 {
