@@ -42,6 +42,7 @@
 enum {
     MTU = 65520,        /* libslirp's own limit is 65521 */
     PORTIONS = 8,       /* of a large segment */
+    TCP_MRU = 32806,    /* two segments fit in a window, or libslirp never tells that one is open again */
     KEPT_MAX = 1 << 20, /* bytes of frames that the NIC did not take */
     READY_MAX = 256,    /* sockets in one poll */
     FDS_MAX = 1 << 20,  /* highest descriptor that is polled */
@@ -733,7 +734,8 @@ static void start_slirp(struct user *u, SlirpConfig *cfg)
         .notify = notify,
     };
     cfg->version = 2;
-    cfg->if_mtu = cfg->if_mru = u->n.lim.mtu;
+    cfg->if_mtu = u->n.lim.mtu;
+    cfg->if_mru = min_u64(u->n.lim.mtu, TCP_MRU);
     u->slirp = u->lib->new (cfg, &callbacks, u);
 }
 
