@@ -1,5 +1,6 @@
 /* A guest's memory with a kernel in it that has been found, for tests: what cmocka sets up and takes down. */
 #pragma once
+#include "vmm/base/cleanup.h"
 #include "vmm/base/test.h"
 #include "vmm/inspect/fake_kernel.h"
 #include "vmm/inspect/symbols.h"
