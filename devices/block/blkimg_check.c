@@ -106,8 +106,9 @@ static bool overlaps(struct blkimg_check *c)
     const struct place *last = c->places;
     bool ret = false;
 
-    if (c->n)
-        qsort(c->places, c->n, sizeof(*c->places), compare);
+    if (!c->n)
+        return false;
+    qsort(c->places, c->n, sizeof(*c->places), compare);
     for (const struct place *p = c->places + 1; p < c->places + c->n; p++) {
         if (p->file == last->file && p->off - last->off < last->len) {
             blkimg_check_corrupt(c, "two blocks or tables lie at %#" PRIx64, p->off);

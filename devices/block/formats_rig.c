@@ -98,6 +98,16 @@ struct blk *fmt_open(const char *path, const struct blk_open_opts *o)
     return b;
 }
 
+void fmt_names_backing(const char *path, const char *want)
+{
+    struct blk *b = fmt_open(path, &fmt_reading);
+    json_t *j = b->drv->info(b);
+
+    assert_string_equal(json_string_value(json_object_get(j, "backing-filename")), want);
+    json_decref(j);
+    blk_close(b);
+}
+
 void fmt_refused(const char *path, const struct blk_open_opts *o, const char *word)
 {
     struct blk *b;

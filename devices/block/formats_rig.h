@@ -26,6 +26,8 @@ bool fmt_is_zero(const uint8_t *p, size_t n);
 
 extern const struct blk_open_opts fmt_reading;
 struct blk *fmt_open(const char *path, const struct blk_open_opts *o);
+/* What it says itself that it is based on. */
+void fmt_names_backing(const char *path, const char *want);
 /* It is, by a message with `word` in it. */
 void fmt_refused(const char *path, const struct blk_open_opts *o, const char *word);
 /* `size` bytes: the disk, then zeroes; and its status says the same. */

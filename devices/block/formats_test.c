@@ -61,19 +61,12 @@ static void vhd_sizes_follow_their_creator(void **s)
 
 static void vmdk_children_read_through_to_their_parent(void **s)
 {
-    struct blk *b;
-    json_t *j;
-
     (void)s;
     fmt_need_judge();
     fmt_run_ok("qemu-img convert -f raw -O vmdk src.raw base.vmdk");
     fmt_run_ok("qemu-img create -f vmdk -b base.vmdk -F vmdk child.vmdk");
     fmt_reads_as_the_disk("child.vmdk", FMT_SIZE);
-    b = fmt_open("child.vmdk", &fmt_reading);
-    j = b->drv->info(b);
-    assert_string_equal(json_string_value(json_object_get(j, "backing-filename")), "base.vmdk");
-    json_decref(j);
-    blk_close(b);
+    fmt_names_backing("child.vmdk", "base.vmdk");
     fmt_run_ok("qemu-io -c 'write -P 7 1M 64k' base.vmdk");
     fmt_refused("child.vmdk", &fmt_reading, "written to since");
     fmt_run_ok("rm child.vmdk base.vmdk");

@@ -141,6 +141,15 @@ static void doorbells_end_at_a_limit(void **s)
     assert_int_equal(vm_doorbell_add(g->vm, &d), 0);
 }
 
+/* What the engine says of CPU 0 then; the caller's to free. */
+static char *ends_with(struct guest *g, enum vm_event event)
+{
+    wait_event(g);
+    guest_stop(g);
+    assert_int_equal(g->event, event);
+    return vm_report(g->vm, 0);
+}
+
 CODE(code_triple_fault, 32, "mov $0x77, %al\n out %al, $0x10\n lidt 0x5000\n ud2"); /* an IDT of nothing */
 
 static void a_triple_fault_is_an_event(void **s)
@@ -149,11 +158,8 @@ static void a_triple_fault_is_an_event(void **s)
     char *text cleanup_free = NULL;
 
     RUN(g, code_triple_fault);
-    wait_event(g);
-    guest_stop(g);
-    assert_int_equal(g->event, VM_TRIPLE_FAULT);
+    text = ends_with(g, VM_TRIPLE_FAULT);
     assert_int_equal(g->event_cpu, 0);
-    text = vm_report(g->vm, 0);
     assert_non_null(strstr(text, "CPU 0: triple fault"));
     assert_non_null(strstr(text, "IO write8 0x10 <- 0x77"));
 }
@@ -167,10 +173,7 @@ static void an_emulation_failure_is_reported_with_its_instruction(void **s)
     char *text cleanup_free = NULL;
 
     RUN(g, code_unknown_insn);
-    wait_event(g);
-    guest_stop(g);
-    assert_int_equal(g->event, VM_EMULATION_FAILED);
-    text = vm_report(g->vm, 0);
+    text = ends_with(g, VM_EMULATION_FAILED);
     assert_non_null(strstr(text, "d8 05 00 00 00 d0"));
     assert_non_null(strstr(text, "rdi 000000001234abcd"));
     assert_true(strstr(text, "fadd") || !decode_available());
@@ -184,10 +187,7 @@ static void code_outside_memory_ends_in_an_event(void **s)
     char *text cleanup_free = NULL;
 
     RUN(g, code_nowhere);
-    wait_event(g);
-    guest_stop(g);
-    assert_int_equal(g->event, VM_EMULATION_FAILED);
-    text = vm_report(g->vm, 0);
+    text = ends_with(g, VM_EMULATION_FAILED);
     assert_non_null(strstr(text, "at e0000000, level 0, 32-bit: no memory there"));
 }
 
