@@ -17,7 +17,7 @@ import tempfile
 import termios
 import time
 
-LIMIT = 600  # seconds for one thing to happen
+LIMIT = 300  # seconds for one thing to happen
 GUESTS_OWN, INTERRUPTED = 7, 130
 
 

@@ -770,11 +770,6 @@ for name in $(sed -n 's/^scenario_\([a-z0-9_]*\)().*/\1/p' "$0"); do
     wanted=$(($# == 0))
     for pattern; do [[ $name == $pattern ]] && wanted=1; done
     ((wanted)) || continue
-    # In this machine one run of three stands still somewhere, with all CPUs halted, for a cause that is not yet known.
-    if (($# == 0 && cuts < 20)) && [[ $name == net_user_flaps_and_reboots ]]; then
-        echo "left out $name: it runs by name and with --long"
-        continue
-    fi
     reason='' start=$SECONDS code=0
     "scenario_$name" || code=1
     report "$name" $code $((SECONDS - start))
