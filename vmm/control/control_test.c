@@ -9,6 +9,7 @@
 #include "devices/testing/fake_machine.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/test.h"
+#include "vmm/loop/lines.h"
 
 static struct machine m;
 static struct control *control;
@@ -147,7 +148,7 @@ static void clients_may_leave_at_any_byte(void **s)
         close(fd);
         settle();
     }
-    for (int i = 0; i < 2 * CONTROL_CLIENTS; i++) { /* while its command is on its way */
+    for (int i = 0; i < 2 * LINES_CLIENTS; i++) { /* while its command is on its way */
         fd = connected();
         assert_int_equal(send(fd, PAUSE, strlen(PAUSE), 0), (ssize_t)strlen(PAUSE));
         loop_once(m.e.env.loop, 0);
@@ -175,15 +176,15 @@ static void half_a_connection_is_one(void **s)
 
 static void a_line_has_a_limit(void **s)
 {
-    cleanup_free char *line = xcalloc(1, CONTROL_LINE + 1);
+    cleanup_free char *line = xcalloc(1, LINES_MAX + 1);
     int fd = connected();
 
     (void)s;
-    memset(line, ' ', CONTROL_LINE);
-    memcpy(line + CONTROL_LINE - strlen(PAUSE), PAUSE, strlen(PAUSE));
+    memset(line, ' ', LINES_MAX);
+    memcpy(line + LINES_MAX - strlen(PAUSE), PAUSE, strlen(PAUSE));
     say(fd, line);
     hears(fd, OK);
-    line[CONTROL_LINE - 1] = ' ';
+    line[LINES_MAX - 1] = ' ';
     say(fd, line);
     hears(fd, "{\"error\":\"a line of more than 64 KiB\"}\n");
     is_hung_up_on(fd);
@@ -191,7 +192,7 @@ static void a_line_has_a_limit(void **s)
 
 static void clients_have_a_limit(void **s)
 {
-    int fds[CONTROL_CLIENTS], extra;
+    int fds[LINES_CLIENTS], extra;
 
     (void)s;
     for (size_t i = 0; i < array_len(fds); i++)
