@@ -10,8 +10,12 @@
  *     signal N OUT ERR  the same, by a signal
  *     error E TEXT      the command could not be started: an errno value (0: none) and what was tried
  *
- * The host's: "size COLS ROWS", of its terminal.  Where the ports cannot be had, the guest writes INIT_LOG_MARK and
- * what would follow "error" into the kernel's log, and ends the machine by its debug exit port.
+ * The host's: "size COLS ROWS", of its terminal.  One who serves is ready when it waits for a command.  The host then
+ * says "run N IN" and, in the N bytes behind that line, orders with nothing but its words; its standard input is the
+ * next IN bytes of that port.  When it has ended the next may come.  OUT and ERR count all commands' bytes together.
+ *
+ * Where the ports cannot be had, the guest writes INIT_LOG_MARK and what would follow "error" into the kernel's log,
+ * and ends the machine by its debug exit port.
  */
 #pragma once
 
@@ -49,13 +53,15 @@ enum init_order {
     ORDER_CWD,
     ORDER_SIZE,    /* COLS ROWS: the command's streams are a terminal */
     ORDER_SYSTEMD, /* empty: the root's systemd is the first process, and we are a unit of it */
+    ORDER_SERVE,   /* empty: commands come later, one after the other */
     ORDER_NET,     /* ADDRESS MASK GATEWAY, numbers in network order: eth0's */
     ORDER_DNS,     /* address of a name server, in text */
     ORDER_ARG,
     ORDER_ENV,
     INIT_ORDERS_KINDS,
 };
-#define INIT_ORDER_NAMES                                                                                               \
-    {                                                                                                                  \
-        "module", "root", "host", "clock", "uid", "gid", "group", "cwd", "size", "systemd", "net", "dns", "arg", "env" \
+#define INIT_ORDER_NAMES                                                                                           \
+    {                                                                                                              \
+        "module", "root", "host", "clock", "uid", "gid", "group", "cwd", "size", "systemd", "serve", "net", "dns", \
+            "arg", "env"                                                                                           \
     }

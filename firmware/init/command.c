@@ -1,6 +1,6 @@
 /*
- * The command and its streams.  Between them and the ports are pipes, or a terminal: programs open /dev/stdout again,
- * ask what it is, and leave it to children, none of which a port would bear.
+ * The command and its streams, or several commands one after the other.  Between them and the ports are pipes, or a
+ * terminal: programs open /dev/stdout again, ask what it is, and leave it to children, none of which a port would bear.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -18,7 +18,8 @@ struct pump {
     int from, to;   /* -1: closed */
     char *buf;      /* CHUNK bytes */
     size_t at, n;   /* what of it is not yet out */
-    uint64_t moved; /* bytes that are */
+    uint64_t left;  /* bytes that may still come; UINT64_MAX: until the end */
+    uint64_t moved; /* bytes that are out */
 };
 
 struct session {
@@ -32,6 +33,10 @@ struct session {
     int status;
     bool ended;
     struct line said; /* what came by the control port so far */
+    struct orders next;
+    bool has_next;
+    uint64_t input;              /* the next one's */
+    char *next_text, **pointers; /* INIT_ORDERS_MAX bytes; ORDERS_POINTERS */
 };
 
 static void pump_close(struct pump *p)
@@ -65,7 +70,7 @@ static bool pump_step(struct pump *p)
     if (p->from < 0)
         return false;
     if (p->at == p->n) {
-        r = SYS(read, p->from, p->buf, CHUNK);
+        r = SYS(read, p->from, p->buf, p->left < CHUNK ? p->left : CHUNK);
         if (is_again(r))
             return false;
         if (r <= 0) {
@@ -74,6 +79,7 @@ static bool pump_step(struct pump *p)
         }
         p->at = 0;
         p->n = (size_t)r;
+        p->left -= (uint64_t)r;
     }
     r = SYS(write, p->to, p->buf + p->at, p->n - p->at);
     if (is_again(r))
@@ -84,7 +90,15 @@ static bool pump_step(struct pump *p)
     }
     p->at += (size_t)r;
     p->moved += (uint64_t)r;
+    if (p->at == p->n && !p->left)
+        pump_close(p);
     return true;
+}
+
+/* A pump closes what it has; who serves needs the port again. */
+static int port_for_pump(const struct orders *o, enum init_port p)
+{
+    return o->serve ? (int)SYS(fcntl, ports[p], F_DUPFD_CLOEXEC, 3) : ports[p];
 }
 
 static void make_pipes(struct session *s, const struct orders *o)
@@ -99,8 +113,8 @@ static void make_pipes(struct session *s, const struct orders *o)
         s->theirs[fd] = fd ? ends[1] : ends[0];
         SYS(fcntl, s->theirs[fd], F_SETFL, 0);
         SYS(fchown, s->theirs[fd], o->uid, o->gid); /* so that it may open /dev/stdout */
-        s->pumps[fd].from = fd ? ours : ports[INIT_STDIN];
-        s->pumps[fd].to = fd ? ports[INIT_STDIN + fd] : ours;
+        s->pumps[fd].from = fd ? ours : port_for_pump(o, INIT_STDIN);
+        s->pumps[fd].to = fd ? port_for_pump(o, INIT_STDIN + fd) : ours;
     }
 }
 
@@ -226,32 +240,73 @@ static void reap(struct session *s)
         }
 }
 
-/* "size COLS ROWS" is all that the host says. */
+/* All of `n` bytes from a port; `buf` NULL: they are of no use. */
+static void take(int port, char *buf, uint64_t n)
+{
+    char useless[4096];
+
+    while (n) {
+        struct pollfd some = {.fd = port, .events = POLLIN};
+        long r = buf ? SYS(read, port, buf, n) : SYS(read, port, useless, n < sizeof(useless) ? n : sizeof(useless));
+
+        if (r <= 0) {
+            SYS(poll, &some, 1, -1);
+            continue;
+        }
+        n -= (uint64_t)r;
+        if (buf)
+            buf += r;
+    }
+}
+
+static void take_command(struct session *s, uint64_t n, uint64_t input)
+{
+    const char *wrong;
+
+    if (!s->next_text || n > INIT_ORDERS_MAX)
+        fail(0, "take a command of that length", NULL);
+    take(ports[INIT_CONTROL], s->next_text, n);
+    wrong = orders_parse(s->next_text, n, s->pointers, &s->next);
+    if (wrong)
+        fail(0, "take a command: ", wrong);
+    s->input = input;
+    s->has_next = true;
+}
+
+/* The numbers of "WORD NUMBER NUMBER". */
+static bool is_about(const char *line, const char *word, uint64_t max, uint64_t numbers[2])
+{
+    while (*word && *word == *line) {
+        word++;
+        line++;
+    }
+    return !*word && parse_numbers(line, max, numbers, 2);
+}
+
 static void listen(struct session *s)
 {
     char c;
 
-    while (SYS(read, ports[INIT_CONTROL], &c, 1) == 1) {
-        static const char word[] = "size ";
-        uint64_t size[2];
-        size_t i = 0;
+    while (!s->has_next && SYS(read, ports[INIT_CONTROL], &c, 1) == 1) {
+        uint64_t n[2];
 
         if (c != '\n' && s->said.n < sizeof(s->said.text) - 1) {
             s->said.text[s->said.n++] = c;
             continue;
         }
         s->said.text[s->said.n] = 0;
-        while (word[i] && word[i] == s->said.text[i])
-            i++;
-        if (!word[i] && parse_numbers(s->said.text + i, UINT16_MAX, size, 2))
-            set_size(s, (unsigned)size[0], (unsigned)size[1]);
         s->said.n = 0;
+        if (is_about(s->said.text, "size ", UINT16_MAX, n))
+            set_size(s, (unsigned)n[0], (unsigned)n[1]);
+        else if (is_about(s->said.text, "run ", UINT64_MAX, n))
+            take_command(s, n[0], n[1]);
     }
 }
 
-static void carry(struct session *s)
+/* Until *done. */
+static void carry(struct session *s, const bool *done)
 {
-    while (!s->ended) {
+    while (!*done) {
         struct pollfd fds[6] = {{.fd = s->children, .events = POLLIN}, {.fd = ports[INIT_CONTROL], .events = POLLIN}};
 
         for (unsigned i = 0; i < 3; i++)
@@ -299,42 +354,83 @@ static void report(const struct session *s)
     line_send(&l);
 }
 
-void run_command(const struct orders *o)
+static void say_ready(void)
 {
-    uint64_t child = 1ull << (SIGCHLD - 1);
-    struct session s = {.terminal = -1, .kmsg = log_open()};
     struct line ready = {.n = 0};
-    long r = SYS(chdir, o->cwd);
 
-    if (r < 0)
-        fail(r, "enter the working directory ", o->cwd);
-    for (unsigned i = 0; i < 3; i++)
-        s.pumps[i] = (struct pump){.from = -1, .to = -1, .buf = pages(CHUNK)};
-    SYS(rt_sigprocmask, SIG_BLOCK, &child, NULL, KERNEL_SIGSET);
-    s.children = (int)SYS(signalfd4, -1, &child, KERNEL_SIGSET, O_CLOEXEC | O_NONBLOCK);
-    if (s.children < 0)
-        fail(s.children, "wait for the command (CONFIG_SIGNALFD)", NULL);
-    if (o->tty)
-        make_terminal(&s, o);
-    else
-        make_pipes(&s, o);
     line_add(&ready, "ready");
     line_send(&ready);
-    s.pid = SYS(fork);
-    if (s.pid == 0)
-        become_command(&s, o);
-    if (s.pid < 0)
-        fail(s.pid, "start a process", NULL);
+}
+
+/* Its streams are there. */
+static void run(struct session *s, const struct orders *o)
+{
+    s->ended = false;
+    s->pid = SYS(fork);
+    if (s->pid == 0)
+        become_command(s, o);
+    if (s->pid < 0)
+        fail(s->pid, "start a process", NULL);
     for (int fd = 0; fd < (o->tty ? 1 : 3); fd++)
-        SYS(close, s.theirs[fd]);
-    carry(&s);
-    drain(&s.pumps[1]);
-    drain(&s.pumps[2]);
-    while (s.kmsg >= 0 && !log_carry(s.kmsg)) {
+        SYS(close, s->theirs[fd]);
+    carry(s, &s->ended);
+    drain(&s->pumps[1]);
+    drain(&s->pumps[2]);
+    while (s->kmsg >= 0 && !log_carry(s->kmsg)) {
         struct pollfd room = {.fd = ports[INIT_LOG], .events = POLLOUT};
 
         SYS(poll, &room, 1, -1);
     }
     SYS(sync);
+}
+
+/* One command after the other, as the host says. */
+__attribute__((noreturn)) static void serve(struct session *s, const struct orders *o)
+{
+    struct orders command = *o;
+
+    s->next_text = pages(INIT_ORDERS_MAX);
+    s->pointers = pages(ORDERS_POINTERS * sizeof(char *));
+    say_ready();
+    for (;;) {
+        carry(s, &s->has_next);
+        command.argv = s->next.argv;
+        make_pipes(s, o);
+        s->pumps[0].left = s->input;
+        s->pumps[1].left = s->pumps[2].left = UINT64_MAX;
+        if (!s->input)
+            pump_close(&s->pumps[0]);
+        run(s, &command);
+        for (unsigned i = 0; i < 3; i++)
+            pump_close(&s->pumps[i]);
+        take(ports[INIT_STDIN], NULL, s->pumps[0].left);
+        s->has_next = false;
+        report(s);
+    }
+}
+
+void run_command(const struct orders *o)
+{
+    /* The second comes only to a unit: nobody can do that to a first process. */
+    uint64_t child = 1ull << (SIGCHLD - 1), blocked = child | 1ull << (SIGPIPE - 1);
+    struct session s = {.terminal = -1, .kmsg = log_open()};
+    long r = SYS(chdir, o->cwd);
+
+    if (r < 0)
+        fail(r, "enter the working directory ", o->cwd);
+    for (unsigned i = 0; i < 3; i++)
+        s.pumps[i] = (struct pump){.from = -1, .to = -1, .buf = pages(CHUNK), .left = UINT64_MAX};
+    SYS(rt_sigprocmask, SIG_BLOCK, &blocked, NULL, KERNEL_SIGSET);
+    s.children = (int)SYS(signalfd4, -1, &child, KERNEL_SIGSET, O_CLOEXEC | O_NONBLOCK);
+    if (s.children < 0)
+        fail(s.children, "wait for the command (CONFIG_SIGNALFD)", NULL);
+    if (o->serve)
+        serve(&s, o);
+    if (o->tty)
+        make_terminal(&s, o);
+    else
+        make_pipes(&s, o);
+    say_ready();
+    run(&s, o);
     report(&s);
 }

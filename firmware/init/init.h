@@ -55,5 +55,5 @@ __attribute__((noreturn)) void become_systemd(const struct unit_files *f);
 int log_open(void);
 /* Sends what there is of it; false when it has to wait for the host to take more. */
 bool log_carry(int kmsg);
-/* Runs the command, reports how it ended. */
+/* Runs the command, or those that come, and reports how each ended. */
 void run_command(const struct orders *o);

@@ -90,6 +90,9 @@ static const char *take(struct orders *o, enum init_order kind, char *value)
     case ORDER_SYSTEMD:
         o->systemd = true;
         return NULL;
+    case ORDER_SERVE:
+        o->serve = true;
+        return NULL;
     case ORDER_NET:
         if (!parse_numbers(value, UINT32_MAX, several, 3))
             return "a bad network";
@@ -139,8 +142,6 @@ const char *orders_parse(char *text, size_t n, char **pointers, struct orders *r
     args = count(text, n, ORDER_ARG);
     if (args < 0)
         return "orders that make no sense";
-    if (!args)
-        return "no command";
     o.argv = pointers;
     o.envp = pointers + args + 1;
     for (size_t at = 0; at < n; at++) {
@@ -152,6 +153,8 @@ const char *orders_parse(char *text, size_t n, char **pointers, struct orders *r
         while (text[at])
             at++;
     }
+    if (!args && !o.serve)
+        return "no command";
     *o.argv = *o.envp = NULL;
     o.argv = pointers;
     o.envp = pointers + args + 1;

@@ -739,6 +739,34 @@ scenario_test_matrix_goes_on_after_a_crash()
         says '^ok 1 - append=$' && says '^not ok 2 - append=die # ERROR .*panic' && says '^# last words$' &&
         says "^# bundle: $scratch/died/append=die$" && says '^# .*sysrq triggered crash'
 }
+# By the client that is there as an example: copies, streams, a time-out's bundle, a fresh start.
+scenario_test_serve()
+{
+    timeout -k 5 "$limit" "$bothy" test -k "$kernel" --bundle "$scratch/pool" --serve "unix:$scratch/sock" 2>"$scratch/err" &
+    local server=$! code=0
+    PYTHONPATH=tools timeout -k 5 "$limit" python3 -B - "$scratch" >"$out" 2>&1 <<'EOF' || code=$?
+import sys
+from serve_client import Bothy, Refused
+b = Bothy(sys.argv[1] + '/sock', lambda m: m.get('stream') in ('out', 'err') and print(m['stream'], m['data'], end=''))
+vm, = b.create(memory='384M')
+b.put(vm, 'tools/test', '/tmp/in')
+print('code', b.run(vm, ['sh', '-c', 'tac /tmp/in >/tmp/out; [ -x /tmp/in ] && echo spoken; echo apart >&2; exit 3'])['code'])
+b.get(vm, '/tmp/out', sys.argv[1] + '/back')
+print('signal', b.run(vm, ['sh', '-c', 'kill -9 $$'])['signal'])
+try:
+    b.run(vm, ['sleep', '1000'], timeout=1)
+except Refused as why:
+    print('late', why, b.diagnose(vm)['bundle'])
+b.reset(vm)
+print('again', b.run(vm, ['test', '!', '-e', '/tmp/out'])['code'])
+EOF
+    kill $server
+    wait $server
+    ((code == 0)) && says '^out spoken$' && says '^err apart$' && says '^code 3$' && says '^signal 9$' && says '^again 0$' &&
+        says "^late run: not ended in time.*$scratch/pool/vm1-1\$" || return
+    tac tools/test | cmp - "$scratch/back" || why 'the copy is not the same' || return
+    grep -q 'looked at 5 times' "$scratch/pool/vm1-1/summary" || why "the summary is $(cat "$scratch/pool/vm1-1/summary")"
+}
 scenario_test_kselftest()
 {
     mkdir "$scratch/kst"

@@ -32,6 +32,8 @@ static const struct opt test_options[] = {
           "run installed kselftests; PATTERN is a collection, or COLLECTION:TEST with * and ?", .arg = "DIR[:PATTERN]"),
     O_STR(struct test_opts, kunit, "kunit", NULL, "run the KUnit tests that are built into the kernel; * is all",
           .arg = "PATTERN"),
+    O_STR(struct test_opts, serve, "serve", NULL, "start guests and run commands in them for whoever connects there",
+          .arg = "unix:FILE"),
     O_LIST(struct test_opts, matrix, "matrix",
            "run with each of an option's values, as in cpus=1,2; or a file of such lines",
            .arg = "KEY=VALUE,VALUE...|FILE"),
@@ -130,17 +132,18 @@ static int set_options(struct test_job *j, const struct test_plan *p, unsigned r
 
     opts_default(test_options, o);
     if ((r = cli_parse(&again, err)) < 0 || (r = matrix_apply(&p->matrix, run, config_opts, &o->c, err)) < 0 ||
-        (r = check_root(o, err)) < 0 || (r = choose_cwd(o, err)) < 0 || (r = ask_for_kunit(o, err)) < 0)
+        (p->machine && (r = config_from_json(&o->c, p->machine, "machine", err)) < 0) || (r = check_root(o, err)) < 0 ||
+        (r = choose_cwd(o, err)) < 0 || (r = ask_for_kunit(o, err)) < 0)
         return r;
     return choose_kernel(o, &j->kernel, err);
 }
 
-/* A folder of its own below --bundle, where there are several runs. */
+/* A folder of its own below --bundle, where there are several guests. */
 static char *bundle_of(const struct test_job *j, const struct test_plan *p)
 {
     char *name cleanup_free = xstrdup(j->name), *ret;
 
-    if (!p->matrix.naxes)
+    if (!p->matrix.naxes && !p->name)
         return xstrdup(j->o.crash.bundle);
     for (char *c = name; (c = strchr(c, '/'));)
         *c = '_';
@@ -157,7 +160,7 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
     j->kernel.hold = -1;
     j->command = p->command;
     r = set_options(j, p, run, err);
-    j->name = matrix_name(&p->matrix, run);
+    j->name = p->name ? xstrdup(p->name) : matrix_name(&p->matrix, run);
     if (!j->name)
         j->name = xstrdup(o->kunit ? "kunit" : p->command[0]);
     if (o->crash.bundle)
@@ -177,7 +180,9 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
         .hostname = o->c.name,
         .boot_ns = o->boot_timeout * NS_PER_SEC,
         .silence_ns = o->silence_timeout * NS_PER_SEC,
-        .total_ns = o->timeout * NS_PER_SEC,
+        .total_ns = p->name ? 0 : o->timeout * NS_PER_SEC,
+        .serve = p->name,
+        .stdin_open = p->name,
         .bundle = j->bundle,
         .fail_on = o->crash.fail_on,
         .core = o->crash.core,
@@ -365,6 +370,43 @@ static char **add_shell(char *const *command)
     return ret;
 }
 
+/* What has no meaning where the socket's clients say what runs. */
+static int check_serve(const struct test_opts *o, struct err *err)
+{
+    const struct {
+        const char *name;
+        bool given;
+    } others[] = {
+        {"--matrix", o->matrix.n},
+        {"--retry", o->retry},
+        {"--report", o->report},
+        {"--format", o->format != REPORT_HUMAN},
+        {"--all-timeout", o->all_timeout},
+        {"--silence-timeout", o->silence_timeout},
+        {"--log", o->log},
+        {"--shell-on-failure", o->shell_on_failure},
+    };
+
+    for (size_t i = 0; i < array_len(others); i++)
+        if (others[i].given)
+            return err_set(err, EINVAL, "--serve: who connects gets every result and says what runs; leave out %s",
+                           others[i].name);
+    if (strncmp(o->serve, "unix:", 5) || !o->serve[5])
+        return err_set(err, EINVAL, "--serve %s: give a socket's name, as in unix:pool.sock", o->serve);
+    return 0;
+}
+
+static int serve(struct test_plan *p, struct err *err)
+{
+    char *no_command = NULL;
+    int r;
+
+    p->command = p->words = &no_command;
+    if ((r = check_serve(p->opts, err)) < 0 || (r = make_bundles(&p->opts->crash, err)) < 0)
+        return r;
+    return test_serve(p, err);
+}
+
 static int make_plan(struct test_plan *p, struct err *err)
 {
     const struct test_opts *o = p->opts;
@@ -399,14 +441,14 @@ static int test_verb(struct cli_line *l, struct err *err)
 {
     struct test_opts *o = l->opts;
     struct test_plan p = {.line = l, .opts = o};
-    int given = o->shell + (o->kselftest != NULL) + (o->kunit != NULL) + (l->nargs > 0), r;
+    int given = o->shell + (o->kselftest != NULL) + (o->kunit != NULL) + (o->serve != NULL) + (l->nargs > 0), r;
 
     log_set_level(o->log_level);
     if (!given)
         return err_set(err, EINVAL, "no command; write it after --, as in: bothy test -- uname -r");
     if (given > 1)
-        return err_set(err, EINVAL, "give only one of a command, --shell, --kselftest and --kunit");
-    r = make_plan(&p, err);
+        return err_set(err, EINVAL, "give only one of a command, --shell, --kselftest, --kunit and --serve");
+    r = o->serve ? serve(&p, err) : make_plan(&p, err);
     matrix_fini(&p.matrix);
     config_fini(&o->c);
     return r;
@@ -427,7 +469,11 @@ const struct cli_verb verb_test = {
         "With --matrix there is a run for every combination of what its options are to be, as many at a time as "
         "CPUs and memory allow, or as -j says.  TAP and KTAP in the output or the kernel's log are results of their "
         "own: of several runs, or where only such a result is bad, the exit code is 1 for a failed test, else that "
-        "of the worst that came up.",
+        "of the worst that came up.\n\n"
+        "With --serve it starts nothing by itself: programs connect to the socket and say in lines of JSON which "
+        "guests "
+        "there are to be, on top of the other options, and what runs in them; the README tells how.  What one client "
+        "started ends when it leaves.",
     .opts = test_options,
     .size = sizeof(struct test_opts),
     .run = test_verb,

@@ -9,7 +9,7 @@
 
 struct test_opts {
     struct config c;
-    char *root, *modules, *cwd, *user, *log, *report, *kselftest, *kunit;
+    char *root, *modules, *cwd, *user, *log, *report, *kselftest, *kunit, *serve;
     struct opt_list matrix;
     struct crash_opts crash;
     enum test_root root_kind;
@@ -24,6 +24,8 @@ struct test_plan {
     struct matrix matrix;
     char **command; /* that is tested; NULL-terminated */
     char **words;   /* that the guest runs: the same, or a shell's that runs it */
+    /* Of one guest among those that serve; NULL elsewhere. */
+    const char *name, *machine; /* what its owner wants of it, as JSON */
 };
 
 /* One of them.  What it asks for is its own, since a run changes its machine's configuration. */
@@ -49,6 +51,9 @@ void test_job_judge(const struct test_job *j, struct report_run *run);
 int test_one(struct test_job *j, int log, struct report_run *run, struct err *err) must_check;
 /* All runs, as many at a time as they may be and as fit; fills the report. */
 int test_many(const struct test_plan *p, struct report *r, struct err *err) must_check;
+
+/* Guests for whoever connects to the socket; the exit code. */
+int test_serve(const struct test_plan *p, struct err *err) must_check;
 
 /* Has what would end the process arrive at *w, a signalfd, which is then the caller's to take away. */
 int test_watch_signals(struct watch *w, struct lane *lane, void (*ready)(struct watch *w, uint32_t revents),

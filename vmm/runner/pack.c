@@ -253,6 +253,8 @@ static int write_orders(FILE *f, const struct test_spec *s, struct err *err)
     order(f, ORDER_CWD, s->cwd);
     if (s->systemd)
         order(f, ORDER_SYSTEMD, "");
+    if (s->serve)
+        order(f, ORDER_SERVE, "");
     order_number(f, ORDER_CLOCK, (uint64_t)time(NULL));
     order_network(f, s->config);
     if (s->tty) {
@@ -294,6 +296,17 @@ static int pack(FILE *f, const struct test_spec *s, struct err *err)
     cpio_add(f, INIT_ORDERS, S_IFREG | 0400, text, (uint32_t)len);
     cpio_end(f);
     return 0;
+}
+
+void pack_command(char *const *command, char **ret, size_t *n)
+{
+    FILE *f = open_memstream(ret, n);
+
+    if (!f)
+        abort();
+    for (; *command; command++)
+        order(f, ORDER_ARG, *command);
+    fclose(f);
 }
 
 int pack_initrd(const struct test_spec *s, int *ret, struct err *err)

@@ -256,6 +256,26 @@ static void orders_arrive(void **state)
     assert_string_equal(o.dns, "1.2.3.4");
 }
 
+static void who_serves_gets_its_commands_later(void **state)
+{
+    static char *pointers[ORDERS_POINTERS];
+    char *const words[] = {"ls", "", "-l", NULL};
+    char *text cleanup_free = NULL;
+    struct orders o;
+    size_t n;
+
+    (void)state;
+    assert_null(PARSE("env=A\0serve=\0", &o));
+    assert_true(o.serve);
+    assert_null(o.argv[0]);
+    assert_string_equal(o.envp[0], "A");
+    pack_command(words, &text, &n);
+    assert_null(orders_parse(text, n, pointers, &o));
+    for (unsigned i = 0; i < 3; i++)
+        assert_string_equal(o.argv[i], words[i]);
+    assert_null(o.argv[3]);
+}
+
 static void bad_orders_are_refused(void **state)
 {
     static const struct {
@@ -346,6 +366,7 @@ int main(void)
         cmocka_unit_test(a_list_that_never_ends_is_refused),
         cmocka_unit_test(compressed_modules_are_unpacked),
         cmocka_unit_test(orders_arrive),
+        cmocka_unit_test(who_serves_gets_its_commands_later),
         cmocka_unit_test(bad_orders_are_refused),
         cmocka_unit_test(lines_of_the_guest_are_understood),
         cmocka_unit_test(other_lines_are_refused),

@@ -26,6 +26,7 @@
 #include "vmm/base/exit_code.h"
 #include "vmm/base/file.h"
 #include "vmm/machine/config.h"
+#include "vmm/runner/guest_config.h"
 #include "vmm/runner/has.h"
 #include "vmm/runner/pack.h"
 #include "vmm/runner/said.h"
@@ -41,17 +42,8 @@ enum {
     CHUNK = 65536,
     QUIT_S = 5, /* what an orderly end may take before it becomes another */
     BUNDLE_S = 60,
-    PANIC_S = 5, /* until a kernel of which a bundle is wanted reboots, and what the machine gets of that to notice */
-    NOTICE_S = 1,
+    NOTICE_S = 1, /* what the machine gets to notice a panic */
     MACHINE_WORDS = 12,
-    /* The child's descriptors. */
-    FD_CONFIG = 3,
-    FD_INITRD,
-    FD_CONTROL,
-    FD_STDIN,
-    FD_STREAMS, /* TEST_OUT, TEST_ERR, TEST_LOG */
-    FD_SERIAL = FD_STREAMS + TEST_STREAMS,
-    FD_END,
 };
 
 /* What comes from the guest. */
@@ -76,7 +68,8 @@ struct test_child {
     struct stream streams[TEST_STREAMS];
     uint64_t start_ns, command_ns; /* when */
     bool decided;                  /* the result stands; what is left is to end the machine */
-    bool said_end;                 /* the first process told how the command ended */
+    bool running;                  /* the command */
+    bool said_end;                 /* the first process told how it ended */
     struct said end;
     enum test_phase phase;
     char line[INIT_LINE_MAX]; /* of the control port, so far */
@@ -186,13 +179,19 @@ static void heard(struct test_child *c)
         timer_arm(&c->silence, now(c) + c->spec->silence_ns);
 }
 
-/* All that the command wrote has been taken: nobody needs the machine any more. */
-static void quit_when_complete(struct test_child *c)
+/* All that the command wrote has been taken: unless another may follow, nobody needs the machine any more. */
+static void end_when_complete(struct test_child *c)
 {
     const uint64_t *bytes = c->run->result.bytes;
 
-    if (c->said_end && bytes[TEST_OUT] >= c->end.out && bytes[TEST_ERR] >= c->end.err)
+    if (!c->said_end || bytes[TEST_OUT] < c->end.out || bytes[TEST_ERR] < c->end.err)
+        return;
+    if (!c->spec->serve) {
         quit(c, SIGINT);
+    } else if (!c->decided) {
+        c->said_end = false;
+        c->run->ended(c->run);
+    }
 }
 
 static void guest_error(struct test_child *c, const struct said *s)
@@ -201,30 +200,38 @@ static void guest_error(struct test_child *c, const struct said *s)
            s->number ? strerror((int)s->number) : "");
 }
 
+static void judge_command(struct test_child *c)
+{
+    int code = c->run->result.code, sig = c->run->result.signal;
+
+    if (sig)
+        decide(c, TEST_FAIL, code, "ended by signal %d, %s", sig, strsignal(sig));
+    else if (code)
+        decide(c, TEST_FAIL, code, "ended with code %d", code);
+    else
+        decide(c, TEST_PASS, 0, "%s", "");
+}
+
 static void command_ended(struct test_child *c, const struct said *s)
 {
     struct test_result *res = &c->run->result;
-    bool failed = s->kind == SAID_SIGNAL || s->number;
 
     c->end = *s;
     c->said_end = true;
+    c->running = false;
     res->command_ns = now(c) - c->command_ns;
-    if (s->kind == SAID_SIGNAL) {
-        res->signal = (int)s->number;
-        decide(c, TEST_FAIL, 128 + (int)s->number, "ended by signal %u, %s", s->number, strsignal((int)s->number));
-    } else if (failed) {
-        decide(c, TEST_FAIL, (int)s->number, "ended with code %u", s->number);
-    } else {
-        decide(c, TEST_PASS, 0, "%s", "");
-    }
-    quit_when_complete(c);
+    res->signal = s->kind == SAID_SIGNAL ? (int)s->number : 0;
+    res->code = res->signal ? 128 + res->signal : (int)s->number;
+    if (!c->spec->serve)
+        judge_command(c);
+    end_when_complete(c);
 }
 
 static void obey(struct test_child *c, const char *line)
 {
     struct said s;
     bool bad = said_parse(line, &s) < 0 || (s.kind == SAID_READY ? c->phase != TEST_BOOTING : c->said_end) ||
-               ((s.kind == SAID_EXIT || s.kind == SAID_SIGNAL) && c->phase != TEST_COMMAND);
+               ((s.kind == SAID_EXIT || s.kind == SAID_SIGNAL) && !c->running);
 
     if (c->decided)
         return;
@@ -235,6 +242,7 @@ static void obey(struct test_child *c, const char *line)
         c->command_ns = now(c);
         c->run->result.boot_ns = c->command_ns - c->start_ns;
         timer_disarm(&c->boot);
+        c->running = !c->spec->serve;
         enter_phase(c, TEST_COMMAND);
         heard(c);
         watch_set(&c->input, c->spec->stdin_open ? EPOLLOUT : 0);
@@ -378,7 +386,7 @@ static bool offer(struct stream *s)
     s->at += took;
     c->run->result.bytes[s->which] += took;
     if (took)
-        quit_when_complete(c);
+        end_when_complete(c);
     return s->at == s->n;
 }
 
@@ -592,77 +600,38 @@ void test_run_resize(struct test_run *r, uint16_t cols, uint16_t rows)
         return;
 }
 
+int test_run_command(struct test_run *r, char *const *command, uint64_t input)
+{
+    struct test_child *c = r->child;
+    char *orders cleanup_free = NULL, line[64];
+    size_t n;
+
+    assert(c->spec->serve && c->phase == TEST_COMMAND && !c->running && !c->said_end);
+    pack_command(command, &orders, &n);
+    snprintf(line, sizeof(line), "run %zu %llu\n", n, (unsigned long long)input);
+    if (send(c->control.fd, line, strlen(line), MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)strlen(line) ||
+        send(c->control.fd, orders, n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)n)
+        return -EPIPE;
+    c->command_ns = now(c);
+    c->running = true;
+    return 0;
+}
+
 void test_run_stop(struct test_run *r, const char *why)
 {
     decide(r->child, TEST_STOPPED, EXIT_INTERRUPTED, "%s", why);
     quit(r->child, SIGINT);
 }
 
+void test_run_diagnose(struct test_run *r)
+{
+    decide(r->child, TEST_CRASH, EXIT_CRASHED, "ended to be looked at");
+    quit(r->child, SIGQUIT);
+}
+
 pid_t test_run_pid(const struct test_run *r)
 {
     return r->child->pid;
-}
-
-/* The machine has nothing of what the root's fstab names, and nobody to log in or to answer questions. */
-#define SYSTEMD_WORDS " fstab=no systemd.firstboot=no systemd.getty_auto=no systemd.show_status=no systemd.hostname="
-
-/* Before the user's, which then have the last word.  A kernel that panics is soon gone, but not sooner than seen. */
-static int add_words(const struct test_spec *s, struct config *c, struct err *err)
-{
-    char *words cleanup_free = NULL, *ours;
-    int r;
-
-    if (asprintf(&words, "console=ttyS0 quiet panic=%d log_buf_len=1M rdinit=/" INIT_PROGRAM "%s%s",
-                 s->bundle ? PANIC_S : -1, s->systemd ? SYSTEMD_WORDS : "", s->systemd ? s->hostname : "") < 0)
-        abort();
-    r = opts_set(config_opts, c, "append", words, err);
-    if (r < 0)
-        return r;
-    ours = c->append.v[c->append.n - 1];
-    memmove(c->append.v + 1, c->append.v, (c->append.n - 1) * sizeof(ours));
-    c->append.v[0] = ours;
-    return 0;
-}
-
-/* Adds to the user's machine what a test needs. */
-static int complete_config(const struct test_spec *s, struct err *err)
-{
-    static const struct {
-        const char *device, *options;
-    } roots[] = {
-        [TEST_ROOT_SHARED] = {"virtio-fs", "tag=" TEST_ROOT_TAG ",mode=cow,cache=always"},
-        [TEST_ROOT_IN_MEMORY] = {NULL, ""},
-        [TEST_ROOT_DISK] = {"virtio-blk", "snapshot=on"},
-    };
-    struct config *c = s->config;
-    char *root cleanup_free = NULL, *console cleanup_free = NULL, *serial cleanup_free = NULL;
-    char *comma_free cleanup_free = NULL;
-    size_t len;
-    FILE *f = open_memstream(&comma_free, &len);
-    int r;
-
-    if (!f)
-        abort();
-    config_put_option(f, "path", s->root);
-    fclose(f);
-    if (asprintf(&root, "%s,%s", comma_free, roots[s->root_kind].options) < 0 ||
-        asprintf(&console,
-                 "chardev=null,port=bothy.control:fd:%d,port=bothy.stdin:fd:%d,port=bothy.stdout:fd:%d,"
-                 "port=bothy.stderr:fd:%d,port=bothy.log:fd:%d",
-                 FD_CONTROL, FD_STDIN, FD_STREAMS + TEST_OUT, FD_STREAMS + TEST_ERR, FD_STREAMS + TEST_LOG) < 0 ||
-        asprintf(&serial, "fd:%d", FD_SERIAL) < 0)
-        abort();
-    if (c->serials.n)
-        return err_set(err, EINVAL, "--serial %s: the serial port is for the kernel's log; leave it out",
-                       c->serials.v[0]);
-    if ((r = opts_set(config_opts, c, "serial", serial, err)) < 0 ||
-        (r = config_add_class(c, "virtio-console", console, "ports", err)) < 0 ||
-        (roots[s->root_kind].device && (r = config_add_class(c, roots[s->root_kind].device, root, "root", err)) < 0))
-        return r;
-    if (!c->nets.n && (r = opts_set(config_opts, c, "net", "none", err)) < 0)
-        return r;
-    c->reboot = false;
-    return add_words(s, c, err);
 }
 
 static int write_config(const struct config *c, int *ret, struct err *err)
@@ -809,7 +778,7 @@ int test_run_start(struct test_run *r, struct test_spec *s, struct lane *lane, s
         ours[i] = theirs[i] = -1;
     ret = fit_to_kernel(s, err);
     if (ret >= 0)
-        ret = complete_config(s, err);
+        ret = guest_config_complete(s, err);
     if (ret >= 0)
         ret = config_resolve(s->config, err);
     if (ret >= 0)

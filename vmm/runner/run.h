@@ -46,6 +46,7 @@ struct test_spec {
     const char *modules; /* lib/modules/VERSION; NULL: the kernel has all it needs built in */
     const char *kconfig; /* the file that it was configured by; NULL: unknown */
     bool systemd;        /* the root's own is the guest's first process, and the command a unit */
+    bool serve;          /* test_run_command() says what runs, as often as it likes; `command` is empty */
     const char *cwd;     /* in the guest */
     const char *user;    /* NAME or UID[:GID], looked up in the root; NULL: root */
     const char *hostname;
@@ -82,6 +83,8 @@ struct test_run {
     size_t (*output)(struct test_run *r, enum test_stream s, const void *bytes, size_t n);
     void (*phase)(struct test_run *r, enum test_phase p); /* it has come so far; NULL: nobody cares */
     void (*input)(struct test_run *r);                    /* test_run_input() takes more; NULL: no input */
+    /* Who serves waits for the next command: in r->result this one's code, signal and command_ns. */
+    void (*ended)(struct test_run *r);
     /* r->result is complete, and nothing is called any more: here or later, test_run_fini(). */
     void (*done)(struct test_run *r);
 
@@ -91,8 +94,15 @@ struct test_run {
 
 /* On failure nothing is called, and there is nothing to finish. */
 int test_run_start(struct test_run *r, struct test_spec *s, struct lane *lane, struct err *err) must_check;
+/*
+ * One more command for a guest that serves, from phase TEST_COMMAND on whenever none runs; the next `input` bytes of
+ * test_run_input() are its standard input, and must come.  -EPIPE: the guest does not listen.
+ */
+int test_run_command(struct test_run *r, char *const *command, uint64_t input) must_check;
 /* Ends it soon: done() follows, with TEST_STOPPED and `why` unless it was over already. */
 void test_run_stop(struct test_run *r, const char *why);
+/* Ends it soon as one that crashed, with its bundle. */
+void test_run_diagnose(struct test_run *r);
 void test_run_continue(struct test_run *r, enum test_stream s);
 /* Input for the command, which takes what is here returned; less than n: input() follows.  None before that was called
  * once.  No bytes at all are the end of it. */

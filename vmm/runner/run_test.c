@@ -56,6 +56,26 @@ static void guest_true(void)
     say(CONTROL, "ready\nexit 0 0 0\n");
     wait_for_the_end();
 }
+/* Echoes each command's input, and ends with how long its orders were. */
+static void guest_serves(void)
+{
+    FILE *f = fdopen(dup(CONTROL), "r");
+    unsigned long n, input, all = 0;
+    char buf[4096];
+
+    say(CONTROL, "ready\n");
+    while (fscanf(f, "run %lu %lu", &n, &input) == 2 && fgetc(f) == '\n' && fread(buf, 1, n, f) == n) {
+        for (unsigned long left = input; left;) {
+            ssize_t some = read(STDIN, buf, min_u64(left, sizeof(buf)));
+
+            if (some <= 0 || write(OUT, buf, (size_t)some) != some)
+                _exit(99);
+            left -= (unsigned long)some;
+        }
+        all += input;
+        dprintf(CONTROL, input ? "exit %lu %lu 0\n" : "signal %lu %lu 0\n", n, all);
+    }
+}
 static void guest_silent(void)
 {
     say(CONTROL, "ready\n");
@@ -156,6 +176,7 @@ static const struct {
     {"echo", guest_echo},
     {"killed", guest_killed},
     {"true", guest_true},
+    {"serves", guest_serves},
     {"silent", guest_silent},
     {"stubborn", guest_stubborn},
     {"error", guest_error},
@@ -187,7 +208,8 @@ struct bench {
     struct config config;
     struct loop *loop;
     struct lane lane;
-    bool over, slow;
+    bool over, slow, up;
+    unsigned ends;
     const char *input; /* what is left of it */
     size_t input_n, take;
     char text[TEST_STREAMS][1 << 20];
@@ -217,6 +239,17 @@ static void input(struct test_run *r)
         test_run_input(r, NULL, 0);
 }
 
+static void phase(struct test_run *r, enum test_phase p)
+{
+    if (p == TEST_COMMAND)
+        container_of(r, struct bench, run)->up = true;
+}
+
+static void ended(struct test_run *r)
+{
+    container_of(r, struct bench, run)->ends++;
+}
+
 static void done(struct test_run *r)
 {
     container_of(r, struct bench, run)->over = true;
@@ -228,7 +261,7 @@ static struct bench *bench(const char *guest)
     struct bench *b = xcalloc(1, sizeof(*b));
     struct err err;
 
-    b->run = (struct test_run){.output = output, .input = input, .done = done};
+    b->run = (struct test_run){.output = output, .input = input, .phase = phase, .ended = ended, .done = done};
     config_init(&b->config);
     b->config.kernel = xstrdup("/nowhere/kernel");
     b->spec = (struct test_spec){.name = "test",
@@ -401,6 +434,51 @@ static void what_dies_or_hangs_leaves_a_bundle(void **state)
     }
 }
 
+/* Gives it a command with some of b->input, and waits until it has ended. */
+static void command(struct bench *b, char *const *words, size_t n)
+{
+    unsigned ends = b->ends;
+
+    lane_lock(&b->lane);
+    assert_int_equal(test_run_command(&b->run, words, n), 0);
+    if (n)
+        n -= test_run_input(&b->run, b->input, n);
+    lane_unlock(&b->lane);
+    assert_int_equal(n, 0);
+    while (b->ends == ends)
+        loop_once(b->loop, 1000);
+}
+
+static void who_serves_runs_one_command_after_the_other(void **state)
+{
+    static char *const none[] = {NULL}, *const two[] = {"a", "word", NULL}, *const one[] = {"b", NULL};
+    struct bench *b = bench("serves");
+
+    (void)state;
+    b->spec.serve = b->spec.stdin_open = true;
+    b->spec.command = none;
+    b->run.input = NULL;
+    start(b);
+    while (!b->up)
+        loop_once(b->loop, 1000);
+    b->input = "some input";
+    command(b, two, 10);
+    assert_int_equal(b->run.result.code, sizeof("arg=a") + sizeof("arg=word"));
+    assert_int_equal(b->run.result.signal, 0);
+    command(b, one, 0);
+    assert_int_equal(b->run.result.signal, sizeof("arg=b"));
+    command(b, one, 4);
+    assert_memory_equal(b->text[TEST_OUT], "some inputsome", 14);
+    assert_int_equal(b->n[TEST_OUT], 14);
+    assert_false(b->over);
+    lane_lock(&b->lane);
+    test_run_diagnose(&b->run);
+    lane_unlock(&b->lane);
+    finish(b);
+    assert_int_equal(b->run.result.outcome, TEST_CRASH);
+    tear_down(b);
+}
+
 static void it_can_be_stopped_and_thrown_away(void **state)
 {
     struct bench *b = bench("silent");
@@ -444,6 +522,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_log_of_a_crash_has_the_serial_ports_end),
         cmocka_unit_test(limits_of_time_end_it),
         cmocka_unit_test(what_dies_or_hangs_leaves_a_bundle),
+        cmocka_unit_test(who_serves_runs_one_command_after_the_other),
         cmocka_unit_test(it_can_be_stopped_and_thrown_away),
         cmocka_unit_test(users_words_come_last),
     };
