@@ -267,29 +267,56 @@ static int copy_up(struct fs *fs, struct node *n, uint64_t most)
 
 /* ---- The tree ---- */
 
-static int cow_lookup(struct fs *fs, struct node *dir, const char *name, struct node **ret)
+static int cow_stat(struct fs *fs, struct node *n, struct statx *ret)
 {
-    struct entry *e;
+    struct statx data;
+
+    if (!n->up)
+        return host_tree.stat(fs, n, ret);
+    *ret = n->up->st;
+    if (!n->up->data)
+        return 0;
+    if (statx(fs->cow->dir, data_name(n->up->data).s, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &data))
+        return -errno;
+    ret->stx_size = data.stx_size;
+    ret->stx_blocks = data.stx_blocks;
+    ret->stx_atime = data.stx_atime;
+    ret->stx_mtime = data.stx_mtime;
+    if (data.stx_ctime.tv_sec > ret->stx_ctime.tv_sec)
+        ret->stx_ctime = data.stx_ctime;
+    return 0;
+}
+
+static int cow_lookup(struct fs *fs, struct node *dir, const char *name, struct node **ret, struct statx *st)
+{
+    struct entry *e = dir->up ? *entry_at(fs->cow, dir, name) : NULL;
+    struct node *n;
+    int rc = 0;
 
     if (dir->id.type != S_IFDIR)
         return -ENOTDIR;
-    if (!dir->up)
-        return host_tree.lookup(fs, dir, name, ret);
-    e = *entry_at(fs->cow, dir, name);
-    if (!e && !dir->up->own)
-        return host_tree.lookup(fs, dir, name, ret);
-    if (!e || !e->node)
+    if (e && e->node)
+        node_hold(n = e->node);
+    else if (e || (dir->up && dir->up->own))
         return -ENOENT;
-    node_hold(e->node);
-    *ret = e->node;
-    return 0;
+    else
+        rc = host_tree.lookup(fs, dir, name, &n, st);
+    if (rc)
+        return rc;
+    rc = n->up ? cow_stat(fs, n, st) : 0;
+    if (rc)
+        node_release(fs, n);
+    else
+        *ret = n;
+    return rc;
 }
 
 /* The entry for something new; -EEXIST when there is something. */
 static int entry_new(struct fs *fs, struct node *dir, const char *name, struct entry **ret)
 {
+    struct statx st;
     struct node *old;
-    int rc = cow_lookup(fs, dir, name, &old);
+    int rc = cow_lookup(fs, dir, name, &old, &st);
 
     if (!rc) {
         node_release(fs, old);
@@ -419,9 +446,10 @@ static int check_goes(struct fs *fs, struct node *old, bool for_dir)
 
 static int cow_remove(struct fs *fs, struct node *dir, const char *name, bool is_dir)
 {
+    struct statx st;
     struct entry *e;
     struct node *n;
-    int rc = cow_lookup(fs, dir, name, &n);
+    int rc = cow_lookup(fs, dir, name, &n, &st);
 
     if (rc)
         return rc;
@@ -467,11 +495,12 @@ static int cow_rename(struct fs *fs, struct node *dir, const char *name, struct 
 {
     struct node *n, *old = NULL;
     struct entry *from, *there;
-    int rc = cow_lookup(fs, dir, name, &n);
+    struct statx st;
+    int rc = cow_lookup(fs, dir, name, &n, &st);
 
     if (rc)
         return rc;
-    rc = cow_lookup(fs, to, new_name, &old);
+    rc = cow_lookup(fs, to, new_name, &old, &st);
     if (rc == -ENOENT && !(flags & RENAME_EXCHANGE))
         rc = 0;
     if (!rc && old && flags & RENAME_NOREPLACE)
@@ -498,26 +527,6 @@ static int cow_rename(struct fs *fs, struct node *dir, const char *name, struct 
         node_release(fs, old);
     node_release(fs, n);
     return rc;
-}
-
-static int cow_stat(struct fs *fs, struct node *n, struct statx *ret)
-{
-    struct statx data;
-
-    if (!n->up)
-        return host_tree.stat(fs, n, ret);
-    *ret = n->up->st;
-    if (!n->up->data)
-        return 0;
-    if (statx(fs->cow->dir, data_name(n->up->data).s, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, &data))
-        return -errno;
-    ret->stx_size = data.stx_size;
-    ret->stx_blocks = data.stx_blocks;
-    ret->stx_atime = data.stx_atime;
-    ret->stx_mtime = data.stx_mtime;
-    if (data.stx_ctime.tv_sec > ret->stx_ctime.tv_sec)
-        ret->stx_ctime = data.stx_ctime;
-    return 0;
 }
 
 static void set_time(struct statx_timestamp *t, bool to_now, uint64_t s, uint32_t ns)

@@ -55,6 +55,7 @@ int op_fsyncdir(struct fs *fs, struct call *c, const void *args)
 static void look_up(struct fs *fs, struct node *dir, const struct listed *l, struct fuse_entry_out *ret)
 {
     char name[NAME_MAX + 1];
+    struct statx st;
     struct node *n;
 
     *ret = (struct fuse_entry_out){0};
@@ -62,10 +63,9 @@ static void look_up(struct fs *fs, struct node *dir, const struct listed *l, str
         return;
     memcpy(name, l->name, l->len);
     name[l->len] = 0;
-    if (fs->tree->lookup(fs, dir, name, &n))
+    if (fs->tree->lookup(fs, dir, name, &n, &st))
         return;
-    if (call_entry(fs, n, ret))
-        *ret = (struct fuse_entry_out){0};
+    call_entry(fs, n, &st, ret);
     node_release(fs, n);
 }
 

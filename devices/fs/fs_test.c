@@ -1,5 +1,6 @@
 #include "devices/fs/fs.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
@@ -286,6 +287,51 @@ static void directories_are_listed_and_changed(void **s)
     assert_int_equal(fs_rig_lookup(&g, ROOT, "d", &n), -ENOENT);
 }
 
+static unsigned descriptors(void)
+{
+    unsigned n = 0;
+    DIR *d = opendir("/proc/self/fd");
+
+    assert_non_null(d);
+    while (readdir(d))
+        n++;
+    closedir(d);
+    return n;
+}
+
+static void move(const char *from, const char *to)
+{
+    cleanup_free char *path = xstrdup(host(from));
+
+    assert_int_equal(rename(path, host(to)), 0);
+}
+
+static void what_is_only_looked_at_takes_no_descriptors(void **s)
+{
+    unsigned before = descriptors();
+    struct fuse_attr a;
+    uint64_t n;
+
+    (void)s;
+    fs_rig_put(&g, "share/a", "text");
+    assert_int_equal(symlink("a", host("l")), 0);
+    assert_int_equal(mkdir(host("d"), 0755), 0);
+    assert_int_equal(fs_rig_names(&g, ROOT, true, names, sizeof(names)), 0);
+    assert_string_equal(names, "a d l");
+    n = fs_rig_found(&g, ROOT, "a");
+    assert_int_equal(fs_rig_getattr(&g, n, &a), 0);
+    assert_int_equal(a.size, 4);
+    assert_int_equal(descriptors(), before);
+    move("a", "b"); /* nor can it be told where it is now */
+    assert_int_equal(fs_rig_getattr(&g, n, &a), -ESTALE);
+    assert_int_equal(fs_rig_found(&g, ROOT, "b"), n);
+    assert_int_equal(fs_rig_getattr(&g, n, &a), 0);
+    fs_rig_release(&g, n, fs_rig_opened(&g, n, O_RDONLY), false);
+    assert_int_equal(descriptors(), before + 1); /* until others need it more */
+    move("b", "c");
+    assert_int_equal(fs_rig_getattr(&g, n, &a), 0);
+}
+
 static void renamed_files_keep_their_number(void **s)
 {
     uint64_t a, b, d, n;
@@ -525,6 +571,7 @@ int main(void)
         RW(a_file_without_a_name_can_get_one),
         RW(files_have_holes_space_and_copies),
         RW(directories_are_listed_and_changed),
+        RW(what_is_only_looked_at_takes_no_descriptors),
         RW(renamed_files_keep_their_number),
         RW(links_symbolic_and_hard),
         RW(fifos_and_sockets_are_made_but_never_opened),

@@ -14,17 +14,22 @@ static int not_ok(int rc)
     return rc < 0 ? -errno : 0;
 }
 
-/* The node of what `fd` is open on, which is called `name` in `dir`; takes fd. */
-static int adopt(struct fs *fs, struct node *dir, const char *name, int fd, struct node **ret)
+/* Only a descriptor tells whether it is; of all else the attributes are enough. */
+static bool may_be_hollow(struct fs *fs, const struct statx *st)
 {
-    struct statx st;
-    struct node *n;
-    int rc = fs_statx(fd, &st);
+    return S_ISDIR(st->stx_mode) && st->stx_mnt_id != node_root(fs)->id.mount;
+}
 
-    if (!rc && !(n = node_find(fs, &st))) {
-        rc = node_new(fs, &st, &n);
+/* The node of what `fd` is open on, which is called `name` in `dir`; takes fd. */
+static int adopt(struct fs *fs, struct node *dir, const char *name, int fd, struct node **ret, struct statx *st)
+{
+    struct node *n;
+    int rc = fs_statx(fd, st);
+
+    if (!rc && !(n = node_find(fs, st))) {
+        rc = node_new(fs, st, &n);
         if (!rc)
-            n->hollow = S_ISDIR(st.stx_mode) && n->id.mount != node_root(fs)->id.mount && fs_is_hollow(fd);
+            n->hollow = may_be_hollow(fs, st) && fs_is_hollow(fd);
     }
     if (rc) {
         close(fd);
@@ -37,35 +42,48 @@ static int adopt(struct fs *fs, struct node *dir, const char *name, int fd, stru
     return 0;
 }
 
-static int host_lookup(struct fs *fs, struct node *dir, const char *name, struct node **ret)
+static int host_lookup(struct fs *fs, struct node *dir, const char *name, struct node **ret, struct statx *st)
 {
-    int fd;
+    struct node *n;
+    int at, rc;
 
     if (dir->id.type != S_IFDIR)
         return -ENOTDIR;
     if (dir->hollow)
         return -ENOENT;
-    fd = node_fd(fs, dir);
-    if (fd >= 0)
-        fd = fs_open_beneath(fd, name);
-    return fd < 0 ? fd : adopt(fs, dir, name, fd, ret);
+    at = node_fd(fs, dir);
+    rc = at < 0 ? at : fs_statx_at(at, name, st);
+    if (rc)
+        return rc;
+    n = node_find(fs, st);
+    if (!n && may_be_hollow(fs, st)) {
+        rc = fs_open_beneath(at, name);
+        return rc < 0 ? rc : adopt(fs, dir, name, rc, ret, st);
+    }
+    if (!n && (rc = node_new(fs, st, &n)))
+        return rc;
+    node_place(fs, n, dir, name);
+    *ret = n;
+    return 0;
 }
 
 /* Owner and mode as asked for, whatever the umask is. */
 static int dress(struct fs *fs, struct node *n, const struct make *m)
 {
-    struct proc_name at = fs_proc_name(n->fd);
-    struct statx st;
+    int fd = node_fd(fs, n), rc = fd < 0 ? fd : 0;
+    struct proc_name at = fs_proc_name(fd);
     mode_t mode = m->mode & 07777;
-    int rc = fs_statx(n->fd, &st);
+    struct statx st;
 
+    if (!rc)
+        rc = fs_statx(fd, &st);
     if (rc)
         return rc;
     if (fs->privileged) {
         struct statx parent = {0};
         bool inherits = n->parent && !fs_statx(n->parent->fd, &parent) && parent.stx_mode & S_ISGID;
 
-        rc = not_ok(fchownat(n->fd, "", m->uid, inherits ? (gid_t)-1 : m->gid, AT_EMPTY_PATH));
+        rc = not_ok(fchownat(fd, "", m->uid, inherits ? (gid_t)-1 : m->gid, AT_EMPTY_PATH));
         if (inherits && S_ISDIR(m->mode))
             mode |= S_ISGID;
     } else {
@@ -83,6 +101,7 @@ static int make_file(struct fs *fs, int dir, struct node *parent, const char *na
     cleanup_fd int file =
         name ? openat(dir, name, flags | O_CREAT | O_EXCL, m->mode & 0777)
              : openat(dir, ".", ((m->flags & ~(O_TRUNC | O_NOFOLLOW)) | O_CLOEXEC) | O_TMPFILE, m->mode & 0777);
+    struct statx st;
     int path, rc;
 
     if (file < 0)
@@ -90,7 +109,7 @@ static int make_file(struct fs *fs, int dir, struct node *parent, const char *na
     path = openat(fs->proc_fd, fs_proc_name(file).s, O_PATH | O_CLOEXEC);
     if (path < 0)
         return -errno;
-    rc = adopt(fs, parent, name, path, ret);
+    rc = adopt(fs, parent, name, path, ret, &st);
     if (!rc)
         *fd = take_fd(&file);
     return rc;
@@ -110,6 +129,7 @@ static int host_make(struct fs *fs, struct node *dir, const char *name, const st
                      int *fd)
 {
     int at = node_fd(fs, dir), rc;
+    struct statx st;
     struct node *n;
 
     if (at < 0)
@@ -119,7 +139,7 @@ static int host_make(struct fs *fs, struct node *dir, const char *name, const st
     } else {
         rc = make_other(at, name, m);
         if (!rc)
-            rc = host_lookup(fs, dir, name, &n);
+            rc = host_lookup(fs, dir, name, &n, &st);
     }
     if (rc)
         return rc;
@@ -154,8 +174,7 @@ static struct node *known(struct fs *fs, struct node *dir, int at, const char *n
     struct statx st;
     struct node *n;
 
-    if (statx(at, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, &st) ||
-        !(n = node_find(fs, &st)))
+    if (fs_statx_at(at, name, &st) || !(n = node_find(fs, &st)))
         return NULL;
     if (n->parent == dir && !strcmp(n->name, name)) {
         if (node_fd(fs, n) >= 0)
@@ -204,13 +223,6 @@ static int host_rename(struct fs *fs, struct node *dir, const char *name, struct
     if (old)
         node_release(fs, old);
     return rc;
-}
-
-static int host_stat(struct fs *fs, struct node *n, struct statx *ret)
-{
-    int fd = node_fd(fs, n);
-
-    return fd < 0 ? fd : fs_statx(fd, ret);
 }
 
 static struct timespec time_of(bool set, bool now, uint64_t s, uint32_t ns)
@@ -343,7 +355,7 @@ const struct tree host_tree = {
     .link = host_link,
     .remove = host_remove,
     .rename = host_rename,
-    .stat = host_stat,
+    .stat = node_stat,
     .change = host_change,
     .readlink = host_readlink,
     .open = host_open,

@@ -16,29 +16,41 @@ static int last_name(struct call *c, const char **ret)
     return rc ? rc : c->rest_len ? -EINVAL : 0;
 }
 
-/* Answers with the node, and lets go of it. */
-static int reply_entry(struct fs *fs, struct node *n)
+/* Answers with the node, which has those attributes, and lets go of it. */
+static int reply_entry(struct fs *fs, struct node *n, const struct statx *st)
 {
-    int rc = call_entry(fs, n, (struct fuse_entry_out *)fs->reply);
-
+    call_entry(fs, n, st, (struct fuse_entry_out *)fs->reply);
     node_release(fs, n);
-    return rc ? rc : (int)sizeof(struct fuse_entry_out);
+    return sizeof(struct fuse_entry_out);
+}
+
+/* The same for one that has just changed. */
+static int reply_changed(struct fs *fs, struct node *n)
+{
+    struct statx st;
+    int rc = fs->tree->stat(fs, n, &st);
+
+    if (!rc)
+        return reply_entry(fs, n, &st);
+    node_release(fs, n);
+    return rc;
 }
 
 int op_lookup(struct fs *fs, struct call *c, const void *args)
 {
+    struct statx st;
     struct node *n;
     const char *name;
     int rc = last_name(c, &name);
 
     (void)args;
     if (!rc)
-        rc = fs->tree->lookup(fs, c->node, name, &n);
+        rc = fs->tree->lookup(fs, c->node, name, &n, &st);
     if (rc == -ENOENT && fs->cache == FS_CACHE_ALWAYS) { /* that it is not there may be remembered, too */
         *(struct fuse_entry_out *)fs->reply = (struct fuse_entry_out){.entry_valid = fs_timeout(fs)};
         return sizeof(struct fuse_entry_out);
     }
-    return rc ? rc : reply_entry(fs, n);
+    return rc ? rc : reply_entry(fs, n, &st);
 }
 
 static int make(struct fs *fs, struct call *c, const struct make *m)
@@ -53,7 +65,7 @@ static int make(struct fs *fs, struct call *c, const struct make *m)
     whose.gid = c->h.gid;
     if (!rc)
         rc = fs->tree->make(fs, c->node, name, &whose, &n, &fd);
-    return rc ? rc : reply_entry(fs, n);
+    return rc ? rc : reply_changed(fs, n);
 }
 
 int op_mknod(struct fs *fs, struct call *c, const void *args)
@@ -92,7 +104,7 @@ int op_symlink(struct fs *fs, struct call *c, const void *args)
     rc = fs->tree->make(fs, c->node, name,
                         &(struct make){.mode = S_IFLNK | 0777, .uid = c->h.uid, .gid = c->h.gid, .target = target}, &n,
                         &fd);
-    return rc ? rc : reply_entry(fs, n);
+    return rc ? rc : reply_changed(fs, n);
 }
 
 static int drop(struct fs *fs, struct call *c, bool is_dir)
@@ -165,7 +177,7 @@ int op_link(struct fs *fs, struct call *c, const void *args)
     if (rc)
         return rc;
     node_hold(n);
-    return reply_entry(fs, n);
+    return reply_changed(fs, n);
 }
 
 /* Entry and handle of what was just made. */
@@ -173,12 +185,15 @@ static int reply_created(struct fs *fs, struct node *n, int fd, uint32_t flags)
 {
     struct fuse_entry_out *entry = (struct fuse_entry_out *)fs->reply;
     struct fuse_open_out *open = (struct fuse_open_out *)(entry + 1);
+    struct statx st;
     int rc = file_opened(fs, n, fd, flags, open);
 
     if (!rc) {
-        rc = call_entry(fs, n, entry);
+        rc = fs->tree->stat(fs, n, &st);
         if (rc)
             handle_put(fs, handle_by_id(fs, open->fh, n, false));
+        else
+            call_entry(fs, n, &st, entry);
     }
     node_release(fs, n);
     return rc ? rc : (int)(sizeof(*entry) + sizeof(*open));
@@ -188,6 +203,7 @@ int op_create(struct fs *fs, struct call *c, const void *args)
 {
     const struct fuse_create_in *in = args;
     struct make m = {.mode = S_IFREG | (in->mode & 07777), .uid = c->h.uid, .gid = c->h.gid};
+    struct statx st;
     struct node *n;
     const char *name;
     int fd = -1, rc = last_name(c, &name);
@@ -198,7 +214,7 @@ int op_create(struct fs *fs, struct call *c, const void *args)
         return rc;
     rc = fs->tree->make(fs, c->node, name, &m, &n, &fd);
     if (rc == -EEXIST && !(in->flags & O_EXCL)) { /* somebody else was faster; it need not be a file */
-        rc = fs->tree->lookup(fs, c->node, name, &n);
+        rc = fs->tree->lookup(fs, c->node, name, &n, &st);
         if (rc)
             return rc;
         rc = fd = n->id.type == S_IFREG ? fs->tree->open(fs, n, m.flags) : -EEXIST;

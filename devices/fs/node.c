@@ -1,8 +1,9 @@
 /*
  * Nodes: the files that the guest knows by number.  A node has an O_PATH descriptor or knows the way to one: the name
- * in its parent.  Descriptors are bounded; those used least recently are closed, and opened again when they are needed,
- * by name, with a check that it is still the same file (device, mount, inode number, type, time of birth).  When it is
- * not, the node is stale.  Nodes with open handles keep theirs, so that what is open can lose its name.
+ * in its parent.  Most files of a tree are only looked at, so that they get a descriptor when it is first needed, by
+ * name, with a check that it is still the same file (device, mount, inode number, type, time of birth).  When it is
+ * not, the node is stale.  Descriptors are bounded; those used least recently are closed.  Nodes with open handles keep
+ * theirs, so that what is open can lose its name.
  */
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -37,12 +38,17 @@ int fs_open_beneath(int dir, const char *name)
     return fd < 0 ? -errno : fd;
 }
 
+enum { STATX_WANTED = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID };
+
 int fs_statx(int fd, struct statx *ret)
 {
-    return statx(fd, "", AT_EMPTY_PATH | AT_STATX_SYNC_AS_STAT | AT_NO_AUTOMOUNT,
-                 STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID, ret)
-               ? -errno
-               : 0;
+    return statx(fd, "", AT_EMPTY_PATH | AT_STATX_SYNC_AS_STAT | AT_NO_AUTOMOUNT, STATX_WANTED, ret) ? -errno : 0;
+}
+
+int fs_statx_at(int dir, const char *name, struct statx *ret)
+{
+    return statx(dir, name, AT_SYMLINK_NOFOLLOW | AT_STATX_SYNC_AS_STAT | AT_NO_AUTOMOUNT, STATX_WANTED, ret) ? -errno
+                                                                                                              : 0;
 }
 
 static struct file_id id_of(const struct statx *st)
@@ -272,18 +278,25 @@ void nodes_trim(struct fs *fs)
         close_fd(fs, container_of(fs->recent.prev, struct node, recent));
 }
 
+/* `rc` is what became of the way to the node by its name; found: a file with these attributes. */
+static int check_found(const struct node *n, int rc, const struct statx *st)
+{
+    struct file_id id;
+
+    if (rc < 0)
+        return rc == -ENOENT || rc == -ENOTDIR ? -ESTALE : rc;
+    id = id_of(st);
+    return same(&id, &n->id) ? 0 : -ESTALE;
+}
+
 static int reopen(struct fs *fs, struct node *n)
 {
     int fd = fs_open_beneath(n->parent->fd, n->name), rc;
-    struct file_id id;
     struct statx st;
 
     if (fd < 0)
-        return fd == -ENOENT || fd == -ENOTDIR ? -ESTALE : fd;
-    rc = fs_statx(fd, &st);
-    id = id_of(&st);
-    if (!rc && !same(&id, &n->id))
-        rc = -ESTALE;
+        return check_found(n, fd, NULL);
+    rc = check_found(n, fs_statx(fd, &st), &st);
     if (rc)
         close(fd);
     else
@@ -311,6 +324,15 @@ int node_fd(struct fs *fs, struct node *n)
     }
     touch(fs, n);
     return n->fd;
+}
+
+int node_stat(struct fs *fs, struct node *n, struct statx *ret)
+{
+    int fd = node_fd(fs, n->fd < 0 && n->parent ? n->parent : n);
+
+    if (fd < 0)
+        return fd;
+    return n->fd < 0 ? check_found(n, fs_statx_at(fd, n->name, ret), ret) : fs_statx(fd, ret);
 }
 
 /* What the kernel makes up, and what would mount something when looked into. */

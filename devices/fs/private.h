@@ -87,7 +87,7 @@ struct make {
 
 /* Where names and attributes are: on the host, or above it.  Nodes come with a reference that the caller releases. */
 struct tree {
-    int (*lookup)(struct fs *fs, struct node *dir, const char *name, struct node **ret);
+    int (*lookup)(struct fs *fs, struct node *dir, const char *name, struct node **ret, struct statx *st);
     /* `name` NULL: a file without one.  A regular file is returned open in *fd, too. */
     int (*make)(struct fs *fs, struct node *dir, const char *name, const struct make *m, struct node **ret, int *fd);
     int (*link)(struct fs *fs, struct node *n, struct node *dir, const char *name);
@@ -174,11 +174,14 @@ void node_forget(struct fs *fs, struct node *n, uint64_t lookups);
 void node_place(struct fs *fs, struct node *n, struct node *parent, const char *name);
 /* Its O_PATH descriptor, valid until the request ends; -ESTALE when the file is not where it was. */
 int node_fd(struct fs *fs, struct node *n);
-void node_give_fd(struct fs *fs, struct node *n, int fd); /* takes it over */
+void node_give_fd(struct fs *fs, struct node *n, int fd);        /* takes it over */
+int node_stat(struct fs *fs, struct node *n, struct statx *ret); /* -ESTALE as node_fd() */
 void node_pin(struct fs *fs, struct node *n);
 void node_unpin(struct fs *fs, struct node *n);
 void nodes_trim(struct fs *fs); /* between requests */
 int fs_statx(int fd, struct statx *ret);
+/* Of a name in a directory: one name, not a path, which is not followed where it is a link. */
+int fs_statx_at(int dir, const char *name, struct statx *ret);
 bool fs_is_hollow(int fd); /* on something that the kernel makes up */
 int fs_open_beneath(int dir, const char *name);
 /* "N", to be used with fs->proc_fd. */
@@ -205,7 +208,8 @@ void cow_fini(struct fs *fs); /* nodes are dropped */
 
 /* server.c */
 int call_name(struct call *c, const char **ret); /* the next name in c->rest: one that a directory can have */
-int call_entry(struct fs *fs, struct node *n, struct fuse_entry_out *ret);
+/* The guest learns of the node, whose attributes are those. */
+void call_entry(struct fs *fs, struct node *n, const struct statx *st, struct fuse_entry_out *ret);
 void fs_attr(struct fs *fs, const struct statx *st, struct fuse_attr *ret);
 int call_submit(struct fs *fs, struct call *c, struct fs_handle *h, int (*job)(struct fs_req *r));
 uint32_t fs_timeout(const struct fs *fs);

@@ -78,18 +78,13 @@ int call_name(struct call *c, const char **ret)
     return 0;
 }
 
-int call_entry(struct fs *fs, struct node *n, struct fuse_entry_out *ret)
+void call_entry(struct fs *fs, struct node *n, const struct statx *st, struct fuse_entry_out *ret)
 {
     uint32_t seconds = fs_timeout(fs);
-    struct statx st;
-    int rc = fs->tree->stat(fs, n, &st);
 
-    if (rc)
-        return rc;
     *ret = (struct fuse_entry_out){.nodeid = node_id(n), .entry_valid = seconds, .attr_valid = seconds};
-    fs_attr(fs, &st, &ret->attr);
+    fs_attr(fs, st, &ret->attr);
     n->lookups++;
-    return 0;
 }
 
 static fs_op op_init, op_destroy, op_forget, op_batch_forget, op_interrupt;
