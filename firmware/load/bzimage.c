@@ -90,8 +90,8 @@ static int unpack(const struct bzimage *bz, const struct buf *payload, struct ke
 }
 
 /* From the cache, or else from the file and into the cache; `bz` is filled where the cache did not know the file. */
-static int get_kernel(const struct image *im, struct cache *cache, struct bzimage *bz, struct kernel *ret,
-                      struct err *err)
+static int find_kernel(const struct image *im, struct cache *cache, struct bzimage *bz, struct kernel *ret,
+                       struct err *err)
 {
     struct buf cleanup_buf payload = {0};
     int rc;
@@ -112,6 +112,24 @@ static int get_kernel(const struct image *im, struct cache *cache, struct bzimag
         return err_wrap(err, "%s", im->name);
     cache_put(cache, ret);
     return 0;
+}
+
+static int get_kernel(const struct image *im, bool cached, struct bzimage *bz, struct kernel *ret, struct err *err)
+{
+    struct cache cache;
+    int rc;
+
+    cache_open(&cache, cached, im);
+    rc = find_kernel(im, &cache, bz, ret, err);
+    cache_close(&cache);
+    return rc;
+}
+
+int bzimage_unpack(const struct image *im, bool cache, struct kernel *ret, struct err *err)
+{
+    struct bzimage bz;
+
+    return get_kernel(im, cache, &bz, ret, err);
 }
 
 /* The kernel's own decompressor, entered in long mode at +0x200; it also does KASLR. */
@@ -170,12 +188,8 @@ static int load(struct load *ld, const struct image *im, struct err *err)
 {
     struct kernel k = KERNEL_NONE;
     struct bzimage bz;
-    struct cache cache;
-    int rc;
+    int rc = get_kernel(im, ld->in->cache, &bz, &k, err);
 
-    cache_open(&cache, ld->in->cache, im);
-    rc = get_kernel(im, &cache, &bz, &k, err);
-    cache_close(&cache);
     if (rc == -ENOTSUP) {
         log_msg(LOG_INFO, "%s; the guest unpacks it itself", err->msg);
         return start_packed(ld, im, &bz, err);

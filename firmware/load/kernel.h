@@ -36,6 +36,8 @@ struct kernel {
 int kernel_unpack(const uint8_t *vmlinux, size_t n, const struct setup_header *hdr, struct kernel *ret, struct err *err)
     must_check;
 void kernel_fini(struct kernel *k);
+/* That of a bzImage, from the cache (if it may be used) or the file.  -ENOTSUP: only the guest can unpack it. */
+int bzimage_unpack(const struct image *im, bool cache, struct kernel *ret, struct err *err) must_check;
 /* Do all numbers in it hold?  `map` and what points into it are set. */
 bool kernel_valid(const struct kernel *k);
 uint32_t kernel_relocs(const struct kernel *k);

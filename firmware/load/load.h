@@ -52,3 +52,6 @@ struct boot_regs { /* how the first vCPU starts */
  * reason and remedy.
  */
 int boot_load(struct gmem *mem, const struct boot_params_in *in, struct boot_regs *ret, struct err *err) must_check;
+/* What a kernel was configured by, where it carries that: a text of the caller's to free.  -ENOENT: it does not.
+ * `cache` as above. */
+int boot_config(const char *kernel, bool cache, char **ret) must_check;

@@ -23,7 +23,7 @@ MAY = {
     'vmm/cpu': ['vmm/base'],
     'vmm/kvm': BASICS + ['vmm/cpu'],
     'vmm/machine': BASICS + ['vmm/cpu', 'vmm/kvm', 'firmware/load', 'firmware/tables'] + ALL_DEVICES,
-    'vmm/inspect': ['vmm/base', 'vmm/mem', 'vmm/cpu'],
+    'vmm/inspect': ['vmm/base', 'vmm/mem', 'vmm/cpu', 'firmware/load'],
     'vmm/gdb': ['vmm/base', 'vmm/loop', 'vmm/mem', 'vmm/cpu', 'vmm/kvm', 'vmm/inspect', 'vmm/machine'],
     'vmm/bundle': ['vmm/base', 'vmm/loop', 'vmm/mem', 'vmm/cpu', 'vmm/kvm', 'vmm/inspect', 'vmm/machine', 'devices/core'],
     'vmm/control': ['vmm/base', 'vmm/loop', 'vmm/machine', 'devices/core'],

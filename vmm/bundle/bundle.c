@@ -8,6 +8,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/inspect/core.h"
 #include "vmm/inspect/guest_kernel.h"
+#include "vmm/inspect/kernel_config.h"
 #include "vmm/inspect/printk.h"
 #include "vmm/kvm/vm.h"
 
@@ -148,6 +149,14 @@ static int put_config(const struct bundle *b, struct err *err)
     return rc < 0 ? rc : put_text(b, "config.json", text, err);
 }
 
+/* The kernel's own, which few have with them. */
+static int put_kernel_config(const struct bundle *b, struct err *err)
+{
+    char *text cleanup_free = b->kernel.found ? kernel_config_read(&b->kernel.info) : NULL;
+
+    return text ? put_text(b, "kernel.config", text, err) : 0;
+}
+
 static int put_core(const struct bundle *b, struct err *err)
 {
     int fd cleanup_fd = openat(b->dir, "vmcore", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -229,6 +238,8 @@ static int write_all(struct bundle *b, const struct bundle_opts *o, char *line, 
         rc = put_devices(b, err);
     if (!rc)
         rc = put_config(b, err);
+    if (!rc)
+        rc = put_kernel_config(b, err);
     return rc || !o->core ? rc : put_core(b, err);
 }
 

@@ -1,7 +1,7 @@
 /*
  * What is known of a guest that died or hangs, as a directory: a summary whose first line says what happened and where,
- * the kernel's log read from memory, what each CPU was doing, the devices' state, the configuration that starts the
- * same again, and on request an ELF core.
+ * the kernel's log and its own configuration read from memory, what each CPU was doing, the devices' state, the
+ * configuration that starts the same again, and on request an ELF core.
  */
 #pragma once
 #include "vmm/bundle/samples.h"

@@ -89,6 +89,7 @@ static void a_panic_leaves_all_of_it(void **state)
     json_t *j;
 
     say(w, "Kernel panic - not syncing: by f+0x1/0x2");
+    fake_config(w->m.e.env.mem);
     write_bundle(w, (struct bundle_opts){.core = true});
     assert_string_equal(w->line, "panic in f: Kernel panic - not syncing: by f+0x1/0x2");
     check_holds(w, "summary", "panic in f: Kernel panic - not syncing: by f+0x1/0x2\n\n");
@@ -103,6 +104,7 @@ static void a_panic_leaves_all_of_it(void **state)
     check_holds(w, "kernel.log", "\n[    0.011000] Kernel panic");
     check_holds(w, "cpus", "off\n  panic+0x22/0x100\n  sysrq_handle_crash+0x15/0xe00\nreport of CPU 1\n");
     check_holds(w, "config.json", "\"bzImage\"");
+    assert_string_equal(file(w, "kernel.config"), FAKE_CONFIG);
     assert_memory_equal(file(w, "vmcore"),
                         "\x7f"
                         "ELF",

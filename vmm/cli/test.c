@@ -97,16 +97,20 @@ static int choose_cwd(struct test_opts *o, struct err *err)
     return 0;
 }
 
-static int choose_kernel(struct test_opts *o, struct kernel_place *k, struct err *err)
+static int choose_kernel(struct test_job *j, struct err *err)
 {
+    struct test_opts *o = &j->o;
+    struct kernel_place *k = &j->kernel;
     int r = kernel_find(o->c.kernel, k, err);
 
     if (r < 0)
         return r;
-    free(o->c.kernel);
-    o->c.kernel = take_ptr(k->file);
     if (!o->modules)
         o->modules = take_ptr(k->modules);
+    if (!o->modules)
+        j->kconfig = kernel_config(k, o->c.kernel_cache);
+    free(o->c.kernel);
+    o->c.kernel = take_ptr(k->file);
     return 0;
 }
 
@@ -135,7 +139,7 @@ static int set_options(struct test_job *j, const struct test_plan *p, unsigned r
         (p->machine && (r = config_from_json(&o->c, p->machine, "machine", err)) < 0) || (r = check_root(o, err)) < 0 ||
         (r = choose_cwd(o, err)) < 0 || (r = ask_for_kunit(o, err)) < 0)
         return r;
-    return choose_kernel(o, &j->kernel, err);
+    return choose_kernel(j, err);
 }
 
 /* A folder of its own below --bundle, where there are several guests. */
@@ -173,7 +177,7 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
         .root = o->root,
         .root_kind = o->root_kind,
         .modules = o->modules,
-        .kconfig = j->kernel.config,
+        .kconfig = j->kconfig,
         .systemd = o->systemd,
         .cwd = o->cwd,
         .user = o->user,
@@ -198,6 +202,7 @@ void test_job_fini(struct test_job *j)
     kernel_place_fini(&j->kernel);
     free(j->name);
     free(j->bundle);
+    free(j->kconfig);
 }
 
 static void fact_words(struct report_run *run, const char *name, char *const *words, size_t n)

@@ -34,7 +34,7 @@ struct test_job {
     struct test_spec spec;
     struct kernel_place kernel;
     char *const *command; /* the plan's */
-    char *name, *bundle;
+    char *name, *bundle, *kconfig;
 };
 /* `run` is one of the matrix'. */
 int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, struct err *err) must_check;

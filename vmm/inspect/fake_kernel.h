@@ -7,6 +7,7 @@
 #include <linux/btf.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <zlib.h>
 
 #include "vmm/base/base.h"
 #include "vmm/mem/gmem.h"
@@ -16,8 +17,9 @@ enum { FAKE_DESCS = 0x21000, FAKE_INFOS = 0x22000, FAKE_DATA = 0x24000, FAKE_KAL
 enum { FAKE_COUNT_BITS = 3, FAKE_SIZE_BITS = 8, FAKE_STACK = 0x50000, FAKE_SYMBOLS = 7 };
 enum { FAKE_BTF = 0x160000, FAKE_BTF_LEN = 0x1000, FAKE_MODULES = 0x170000 /* the list's head */ };
 enum { FAKE_ALPHA = 0x170100, FAKE_BETA = 0x171100, FAKE_ALPHA_TEXT = 0x180000, FAKE_BETA_TEXT = 0x181000 };
-enum { FAKE_BETA_INIT = 0x182000 };
-#define FAKE_IMAGE 0xffffffff80000000ull
+enum { FAKE_BETA_INIT = 0x182000, FAKE_IKCONFIG = 0x1a0ff9 };
+#define FAKE_IMAGE  0xffffffff80000000ull
+#define FAKE_CONFIG "# of a test\nCONFIG_VIRTIO_FS=y\n"
 
 static inline void fake_put(struct gmem *m, gpa_t at, const void *bytes, size_t n)
 {
@@ -265,6 +267,24 @@ static inline void fake_note(struct gmem *m)
     fake_put(m, FAKE_NOTE, head, sizeof(head));
     fake_put(m, FAKE_NOTE + sizeof(head), text, len);
     free(text);
+}
+
+/* What it was configured by, as CONFIG_IKCONFIG keeps it; over the edge of a page. */
+static inline void fake_config(struct gmem *m)
+{
+    uint8_t packed[256];
+    z_stream z = {.next_in = (Bytef *)FAKE_CONFIG,
+                  .avail_in = sizeof(FAKE_CONFIG) - 1,
+                  .next_out = packed,
+                  .avail_out = sizeof(packed)};
+
+    if (deflateInit2(&z, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) != Z_OK ||
+        deflate(&z, Z_FINISH) != Z_STREAM_END)
+        abort();
+    deflateEnd(&z);
+    fake_put(m, FAKE_IKCONFIG, "IKCFG_ST", 8);
+    fake_put(m, FAKE_IKCONFIG + 8, packed, z.total_out);
+    fake_put(m, FAKE_IKCONFIG + 8 + z.total_out, "IKCFG_ED", 8);
 }
 
 /* Into zeroes, of at least FAKE_RAM bytes. */

@@ -3,11 +3,8 @@
 #include <stdio.h>
 
 #include "vmm/base/cleanup.h"
-#include "vmm/base/file.h"
 #include "vmm/base/log.h"
 #include "vmm/runner/modules.h"
-
-enum { KCONFIG_MAX = 4 << 20 };
 
 static enum has by_modules(const char *dir, const char *module)
 {
@@ -22,13 +19,11 @@ static enum has by_modules(const char *dir, const char *module)
 }
 
 /* As a module it may or may not be there. */
-static enum has by_config(const char *path, const char *option)
+static enum has by_config(const char *text, const char *option)
 {
-    char *text cleanup_free = NULL, *line cleanup_free = NULL, *found;
-    size_t n;
+    char *line cleanup_free = NULL;
+    const char *found;
 
-    if (file_read(path, KCONFIG_MAX, &text, &n) < 0)
-        return HAS_MAYBE;
     if (asprintf(&line, "\nCONFIG_%s=", option) < 0)
         abort();
     found = strstr(text, line);

@@ -1,6 +1,6 @@
 /*
  * What a kernel has, as far as that is known before it boots: by its modules and the list of those built in, or by its
- * configuration where that lies beside it.
+ * configuration where that lies beside it or in it.
  */
 #pragma once
 #include "vmm/runner/run.h"

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <sys/utsname.h>
 
+#include "firmware/load/load.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/file.h"
 #include "vmm/runner/modules.h"
@@ -21,6 +22,7 @@ enum {                 /* [Linux x86 boot protocol] */
        MAGIC_AT = 0x202,
        VERSION_AT = 0x20e, /* less 0x200 */
 };
+enum { KCONFIG_MAX = 4 << 20 };
 
 static char *join(const char *a, const char *b)
 {
@@ -242,6 +244,16 @@ int kernel_find(const char *what, struct kernel_place *ret, struct err *err)
     else
         *ret = k;
     return r;
+}
+
+char *kernel_config(const struct kernel_place *k, bool cache)
+{
+    char *text;
+    size_t n;
+
+    if (k->config && !file_read(k->config, KCONFIG_MAX, &text, &n))
+        return text;
+    return boot_config(k->file, cache, &text) ? NULL : text;
 }
 
 void kernel_place_fini(struct kernel_place *k)

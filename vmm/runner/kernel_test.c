@@ -28,6 +28,8 @@ static void make(const char *dir, const char *const *names)
         assert_non_null(f);
         if (strstr(path, "release"))
             fputs("6.2.0-tree\n", f);
+        else if (strstr(path, "config-"))
+            fputs("CONFIG_FUSE_FS=m\n", f);
         else
             fwrite(kernel, 1, sizeof(kernel), f);
         fclose(f);
@@ -99,6 +101,28 @@ static void a_build_tree_has_its_kernel(void **state)
     unmake(dir, names);
 }
 
+static void its_configuration_may_lie_beside_it(void **state)
+{
+    static const char *const names[] = {"vmlinuz", "config-6.1.0-test", NULL};
+    char dir[] = "/tmp/bothy-kernel.XXXXXX", file[64], *text;
+    struct kernel_place k;
+    struct err err;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    make(dir, names);
+    snprintf(file, sizeof(file), "%s/vmlinuz", dir);
+    assert_int_equal(kernel_find(file, &k, &err), 0);
+    text = kernel_config(&k, false);
+    assert_string_equal(text, "CONFIG_FUSE_FS=m\n");
+    free(text);
+    assert_int_equal(remove(k.config), 0);
+    assert_null(kernel_config(&k, false)); /* nor does this kernel carry one */
+    make(dir, names);
+    kernel_place_fini(&k);
+    unmake(dir, names);
+}
+
 static void what_is_no_kernel_is_named(void **state)
 {
     struct kernel_place k;
@@ -116,6 +140,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_package_brings_its_modules),
         cmocka_unit_test(a_build_tree_has_its_kernel),
+        cmocka_unit_test(its_configuration_may_lie_beside_it),
         cmocka_unit_test(what_is_no_kernel_is_named),
     };
 

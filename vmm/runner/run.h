@@ -44,7 +44,7 @@ struct test_spec {
     const char *root;
     enum test_root root_kind;
     const char *modules; /* lib/modules/VERSION; NULL: the kernel has all it needs built in */
-    const char *kconfig; /* the file that it was configured by; NULL: unknown */
+    const char *kconfig; /* what it was configured by, as a text; NULL: unknown */
     bool systemd;        /* the root's own is the guest's first process, and the command a unit */
     bool serve;          /* test_run_command() says what runs, as often as it likes; `command` is empty */
     const char *cwd;     /* in the guest */
