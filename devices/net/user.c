@@ -45,6 +45,7 @@ enum {
     TCP_MRU = 32806,    /* two segments fit in a window, or libslirp never tells that one is open again */
     KEPT_MAX = 1 << 20, /* bytes of frames that the NIC did not take */
     READY_MAX = 256,    /* sockets in one poll */
+    DATAGRAMS = 16,     /* taken from a socket before others have their turn */
     FDS_MAX = 1 << 20,  /* highest descriptor that is polled */
     FDS_OTHERS = 256,   /* descriptors left to the rest of the process */
     BACKLOG = 1024,     /* of forwarded ports; libslirp's own is 1 */
@@ -63,6 +64,7 @@ struct socket {     /* one of libslirp's, by its descriptor */
     bool listed;    /* in `waiting` */
     bool listens;   /* a forwarded TCP port or path */
     bool flow;      /* counts as a connection */
+    bool datagrams; /* come one in each poll */
     bool read;      /* libslirp has asked to read from it */
 };
 
@@ -203,10 +205,13 @@ static int get_ready(int fd, void *opaque)
 static void new_socket(int fd, void *opaque)
 {
     struct user *u = opaque;
+    socklen_t len = sizeof(int);
+    int type;
 
     u->accepted++;
     if (fd >= 0 && (unsigned)fd < u->nsockets && !u->sockets[fd].flow) {
         u->sockets[fd].flow = true;
+        u->sockets[fd].datagrams = !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_DGRAM;
         u->san.open++;
     }
 }
@@ -289,14 +294,18 @@ static void poll_slirp(struct user *u, bool sockets)
     leave(u);
 }
 
-static void pump(struct user *u)
+/* True: there may be more at once. */
+static bool pump(struct user *u)
 {
     struct epoll_event ev[READY_MAX];
     unsigned accepted = u->accepted;
     int n = keeps(u) ? 0 : epoll_wait(u->epfd, ev, READY_MAX, 0);
+    bool more = false;
 
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         u->sockets[ev[i].data.fd].ready = ev[i].events;
+        more |= u->sockets[ev[i].data.fd].datagrams;
+    }
     u->knocked = false;
     poll_slirp(u, n > 0);
     for (int i = 0; i < n; i++)
@@ -307,12 +316,16 @@ static void pump(struct user *u)
     if (u->knocked && accepted == u->accepted)
         u->rest_until = now(u) + REST_MS * (NS_PER_SEC / 1000);
     refill(u);
+    return more;
 }
 
 static void sockets_ready(struct watch *w, uint32_t revents)
 {
+    struct user *u = container_of(w, struct user, watch);
+
     (void)revents;
-    pump(container_of(w, struct user, watch));
+    for (unsigned i = 0; i < DATAGRAMS && pump(u); i++)
+        ;
 }
 
 static void slow_timeout(struct timer *t)
