@@ -46,14 +46,9 @@ static void echo(int fd)
             return;
 }
 
-static void nothing(int fd)
-{
-    (void)fd;
-}
-
 struct service {
     int type;
-    void (*serve)(int fd);
+    void (*serve)(int fd); /* NULL: closes at once */
     int fd;
 };
 
@@ -79,13 +74,19 @@ static void *service_thread(void *arg)
     pthread_t thread;
 
     for (;;) {
-        struct client *c = malloc(sizeof(*c));
+        int fd = accept(s->fd, NULL, NULL);
+        struct client *c;
 
+        if (fd >= 0 && !s->serve) {
+            close(fd);
+            continue;
+        }
+        c = malloc(sizeof(*c));
         if (!c)
             abort();
-        *c = (struct client){s, accept(s->fd, NULL, NULL)};
-        setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-        if (c->fd < 0 || pthread_create(&thread, NULL, client_thread, c))
+        *c = (struct client){s, fd};
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        if (fd < 0 || pthread_create(&thread, NULL, client_thread, c))
             abort();
         pthread_detach(thread);
     }
@@ -112,7 +113,7 @@ int main(int argc, char **argv)
 {
     static struct service services[] = {
         {SOCK_STREAM, swallow, -1}, {SOCK_STREAM, pour, -1}, {SOCK_STREAM, echo, -1},
-        {SOCK_STREAM, nothing, -1}, {SOCK_DGRAM, NULL, -1},
+        {SOCK_STREAM, NULL, -1},    {SOCK_DGRAM, NULL, -1},
     };
     char c;
 
@@ -126,7 +127,7 @@ int main(int argc, char **argv)
         s->fd = socket(AF_INET, s->type, 0);
         if (s->fd < 0 || bind(s->fd, (struct sockaddr *)&a, len) || getsockname(s->fd, (struct sockaddr *)&a, &len) ||
             (s->type == SOCK_STREAM && listen(s->fd, 128)) ||
-            pthread_create(&thread, NULL, s->serve ? service_thread : datagram_thread, s)) {
+            pthread_create(&thread, NULL, s->type == SOCK_STREAM ? service_thread : datagram_thread, s)) {
             perror("bench-peer");
             return 1;
         }
