@@ -637,6 +637,13 @@ scenario_test_command_silent()
         says '^begun$' && complains 'timeout: not a byte of output after 3 s; .*see .*/hung' || return
     grep -q '^CPU 0, looked at 5 times: ' "$scratch/hung/summary" || why "the summary is $(cat "$scratch/hung/summary")"
 }
+scenario_test_module_hangs()
+{
+    tests 124 -c 2 --silence-timeout 3 --bundle "$scratch/hung" -- \
+        sh -c "insmod '$work/msr.ko' && echo begun && cat /dev/cpu/1/msr" </dev/null && says '^begun$' || return
+    head -n1 "$scratch/hung/summary" | grep -q ': CPU [01] spins in msr_open \[msr\] with interrupts off$' ||
+        why "the summary begins with $(head -n1 "$scratch/hung/summary")"
+}
 scenario_test_panic_is_a_crash()
 {
     tests 126 --bundle "$scratch/died" -- sh -c 'echo c >/proc/sysrq-trigger' &&
