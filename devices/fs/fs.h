@@ -2,10 +2,10 @@
  * A directory of the host for guests: a server of the kernel's FUSE protocol [linux/fuse.h] in process, with no
  * transport of its own.
  *
- * What the guest can reach is the directory and what lies below it.  Each step of a path is one openat2() that follows
- * no symbolic link and leaves no directory upwards, links are for the guest to resolve, and what is neither a file nor
- * a directory is never opened.  Mount points are crossed, but not into kernel interfaces (proc, sysfs and their like),
- * which show as empty directories.
+ * What the guest can reach is the directory and what lies below it.  Each step of a path is one name in a directory
+ * that is open: statx() looks at it, openat2() opens it, and neither follows a symbolic link or leaves the directory
+ * upwards.  Links are for the guest to resolve, and what is neither a file nor a directory is never opened.  Mount
+ * points are crossed, but not into kernel interfaces (proc, sysfs and their like), which show as empty directories.
  */
 #pragma once
 #include "vmm/base/base.h"

@@ -1,10 +1,12 @@
 /*
- * Kernel files (firmware/load).  The first byte says what the rest is: a file, the vmlinux of a payload, or a payload.
- * Whatever it is, it boots or is refused with a reason.
+ * Kernel files (firmware/load).  The first byte says what the rest is: a file, the vmlinux of a payload, or a payload,
+ * which may also hold the kernel's configuration.  Whatever it is, it boots or is refused with a reason.
  */
+#include "firmware/load/ikconfig.h"
 #include "firmware/load/kernel.h"
 #include "firmware/load/payload.h"
 #include "tools/fuzz/fuzz.h"
+#include "vmm/base/cleanup.h"
 
 enum { RAM = 8 << 20, LOW_END = 0x9fc00, UNPACKED_MAX = 1 << 20 };
 
@@ -53,7 +55,11 @@ static void unpack_vmlinux(struct gmem *mem, const uint8_t *data, size_t size)
 static void unpack_payload(const uint8_t *data, size_t size)
 {
     struct buf out;
+    char *text cleanup_free = NULL;
     size_t len;
+
+    if (ikconfig_find(data, size, &text) == 0)
+        assert(strlen(text) <= size * 1100); /* deflate packs no better */
 
     if (payload_decompress(data, size, UNPACKED_MAX, &out, &len) == 0) {
         assert(len <= UNPACKED_MAX);
