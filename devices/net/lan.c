@@ -6,7 +6,8 @@
  * connections.
  *
  * The others' frames are checked as a guest's are.  A sender waits for a slow receiver a little, lest TCP loses whole
- * windows; for one that does not read it waits no more, and loses its frames.
+ * windows; for one that does not read it waits no more, and loses its frames.  Small frames to one VM leave together,
+ * by one system call: with the first that is not one of them, or when the NIC has sent all it had.
  */
 #include <fcntl.h>
 #include <net/ethernet.h>
@@ -28,7 +29,8 @@
 enum {
     PORTS = MAC_PORTS, /* VMs of one lan */
     NAME_MAX_LEN = 31,
-    BATCH = 16,                 /* frames taken from one port in a turn */
+    BATCH = 16,                 /* frames taken from one port in a turn, and sent to one */
+    SMALL = 2048,               /* bytes at most of a frame that leaves with others */
     FRAME_SPACE = 68 << 10,     /* NET_FRAME_MAX and one byte more, in pages */
     SEND_SPACE = 512 << 10,     /* bytes of frames under way to one receiver; the kernel doubles it */
     JOIN_TRIES = 500,           /* × JOIN_NAP_NS: others need a millisecond to join */
@@ -58,6 +60,14 @@ struct lan {
     struct port *waits;          /* for room there; NULL: for nothing */
     struct timer patience;
     struct mac_table macs;
+    /* small frames for `to`: out[sent] up to out[noted - 1] */
+    struct port *to;
+    unsigned sent, noted;
+    struct work flush;
+    struct mmsghdr out[BATCH];
+    struct virtio_net_hdr_v1 out_hdrs[BATCH];
+    struct iovec out_iovs[BATCH][2];
+    uint8_t small[BATCH][SMALL];
     /* frames received: batch[next] up to batch[got - 1] */
     struct mmsghdr batch[BATCH];
     struct virtio_net_hdr_v1 hdrs[BATCH];
@@ -104,11 +114,57 @@ static void port_watch(struct port *p)
         watch_set(&p->watch, events);
 }
 
+/* Shall the sender wait for room there?  Only one waits: the guest's frames leave one after the other. */
+static bool wait_for(struct port *p)
+{
+    struct lan *l = p->lan;
+    uint64_t now = loop_now(l->net.dev->lane.loop, CLK_HOST);
+
+    if (l->waits == p)
+        return true;
+    if (p->stuck || now < p->grudge_until)
+        return false;
+    l->waits = p;
+    timer_arm(&l->patience, now + PATIENCE_NS);
+    port_watch(p);
+    return true;
+}
+
+/* sendmmsg() has failed: 0, and the frame is lost, or -EAGAIN: try again when writable() is due. */
+static int not_sent(struct port *p, bool may_wait)
+{
+    if (errno == EAGAIN && may_wait && wait_for(p))
+        return -EAGAIN;
+    net_drop(&p->lan->net, errno == EAGAIN || errno == ENOBUFS ? NET_DROP_FULL : NET_DROP_PEER);
+    return 0;
+}
+
+/* The small frames that were noted: 0 or -EAGAIN. */
+static int flush(struct lan *l)
+{
+    while (l->sent < l->noted) {
+        int n = sendmmsg(l->to->fd, l->out + l->sent, l->noted - l->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+        if (n < 0 && not_sent(l->to, true))
+            return -EAGAIN;
+        l->sent += n < 0 ? 1 : (unsigned)n;
+    }
+    l->sent = l->noted = 0;
+    return 0;
+}
+
+static void flush_soon(struct work *w, int ret)
+{
+    (void)ret;
+    flush(container_of(w, struct lan, flush));
+}
+
 static void stop_waiting(struct lan *l)
 {
     l->waits = NULL;
     timer_disarm(&l->patience);
-    l->net.user->writable(l->net.user, 0);
+    if (!flush(l))
+        l->net.user->writable(l->net.user, 0);
 }
 
 /* It takes no frames any more, but may have left some. */
@@ -129,6 +185,8 @@ static void port_close(struct port *p)
     watch_del(&p->watch);
     close(p->fd);
     p->fd = -1;
+    if (l->to == p)
+        flush(l); /* to nobody */
     l->used &= ~port_bit(p);
     l->unread &= ~port_bit(p);
     if (l->open & port_bit(p))
@@ -211,51 +269,52 @@ static void patience_ends(struct timer *t)
     stop_waiting(l);
 }
 
-/* Shall the sender wait for room there?  Only one waits: the guest's frames leave one after the other. */
-static bool wait_for(struct port *p)
+static int port_send(struct port *p, const struct net_frame *f, bool may_wait)
 {
-    struct lan *l = p->lan;
-    uint64_t now = loop_now(l->net.dev->lane.loop, CLK_HOST);
+    struct iovec iov[NET_IOV_MAX + 1] = {{(void *)&f->hdr, sizeof(f->hdr)}};
+    const struct msghdr m = {.msg_iov = iov, .msg_iovlen = f->niov + 1};
 
-    if (l->waits == p)
-        return true;
-    if (p->stuck || now < p->grudge_until)
-        return false;
-    l->waits = p;
-    timer_arm(&l->patience, now + PATIENCE_NS);
-    port_watch(p);
-    return true;
+    memcpy(iov + 1, f->iov, f->niov * sizeof(*iov));
+    return sendmsg(p->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? not_sent(p, may_wait) : 0;
 }
 
-static int port_send(struct port *p, const struct msghdr *m, bool may_wait)
+static void note(struct port *p, const struct net_frame *f)
 {
-    struct net *n = &p->lan->net;
+    struct lan *l = p->lan;
+    unsigned i = l->noted++;
 
-    if (sendmsg(p->fd, m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
-        return 0;
-    if (errno == EAGAIN && may_wait && wait_for(p))
-        return -EAGAIN;
-    net_drop(n, errno == EAGAIN || errno == ENOBUFS ? NET_DROP_FULL : NET_DROP_PEER);
-    return 0;
+    l->to = p;
+    l->out_hdrs[i] = f->hdr;
+    iov_get(f->iov, 0, l->small[i], f->len);
+    l->out_iovs[i][1].iov_len = f->len;
+    if (!i)
+        work_post(&l->flush);
 }
 
 static int lan_send(struct net *n, unsigned queue, struct net_frame *f)
 {
     struct lan *l = lan_of(n);
-    struct iovec iov[NET_IOV_MAX + 1] = {{&f->hdr, sizeof(f->hdr)}};
-    struct msghdr m = {.msg_iov = iov, .msg_iovlen = f->niov + 1};
+    struct port *p = NULL;
     uint8_t to[ETH_ALEN];
+    bool small;
     int port;
 
     (void)queue;
     assert(f->niov <= NET_IOV_MAX && f->len >= ETH_HLEN);
-    memcpy(iov + 1, f->iov, f->niov * sizeof(*iov));
     iov_get(f->iov, 0, to, sizeof(to));
     port = mac_find(&l->macs, to, seconds());
     if (port >= 0 && l->open & 1ull << port)
-        return port_send(&l->ports[port], &m, true);
-    for (uint64_t left = l->open; left; left &= left - 1)
-        port_send(&l->ports[__builtin_ctzll(left)], &m, false);
+        p = &l->ports[port];
+    small = p && f->len <= SMALL;
+    if ((!small || p != l->to || l->noted == BATCH) && flush(l))
+        return -EAGAIN;
+    if (small)
+        note(p, f);
+    else if (p)
+        return port_send(p, f, true);
+    else
+        for (uint64_t left = l->open; left; left &= left - 1)
+            port_send(&l->ports[__builtin_ctzll(left)], f, false);
     return 0;
 }
 
@@ -483,7 +542,11 @@ static int lan_open(struct net *n, struct err *err)
     if (getrandom(&l->macs.seed, sizeof(l->macs.seed), 0) < 0)
         return err_set(err, errno, "lan: random numbers: %s", strerror(errno));
     l->space = xcalloc(BATCH, FRAME_SPACE);
+    l->flush = (struct work){.lane = &n->dev->lane, .done = flush_soon};
     for (unsigned i = 0; i < BATCH; i++) {
+        l->out_iovs[i][0] = (struct iovec){&l->out_hdrs[i], sizeof(l->out_hdrs[i])};
+        l->out_iovs[i][1] = (struct iovec){.iov_base = l->small[i]};
+        l->out[i].msg_hdr = (struct msghdr){.msg_iov = l->out_iovs[i], .msg_iovlen = 2};
         l->iovs[i][0] = (struct iovec){&l->hdrs[i], sizeof(l->hdrs[i])};
         l->iovs[i][1] = (struct iovec){l->space + i * FRAME_SPACE, FRAME_SPACE};
         l->batch[i].msg_hdr = (struct msghdr){.msg_iov = l->iovs[i], .msg_iovlen = 2};

@@ -450,8 +450,7 @@ static void a_vm_that_does_not_read_loses_its_own_frames_only(void **s)
     while (recv(fd, frame, sizeof(frame), 0) > 0)
         ;
     loop_settle(loop);
-    make(frame, 1, 3, 9);
-    assert_int_equal(test_nic_send(&a, frame, 60, plain), 0);
+    send_to(&a, 1, 3, 9);
     assert_int_equal(recv(fd, frame, sizeof(frame), 0), HDR + 60);
     assert_int_equal(frame[HDR + 59], 9);
     close(fd);
@@ -482,6 +481,62 @@ static void nothing_is_lost_to_a_vm_that_reads(void **s)
     assert_int_equal(net_dropped(a.n, NET_DROP_FULL), 0);
     nic_close(&a);
     nic_close(&b);
+}
+
+/* Small ones leave together, but none overtakes another, nor a large one. */
+static void small_frames_keep_their_order(void **s)
+{
+    static uint8_t frame[NET_FRAME_MAX], message[HDR + NET_FRAME_MAX];
+    static const size_t lens[] = {60, 61, 2048, 2049, 62, 1514};
+    struct test_nic a;
+    unsigned n = 0;
+    int fds[2];
+
+    (void)s;
+    nic_open(&a, "name=one");
+    for (uint8_t i = 0; i < 2; i++) {
+        fds[i] = raw_connect("lan.one.0");
+        make(message + HDR, 3 + i, 0, 0);
+        assert_int_equal(send(fds[i], message, HDR + 60, 0), HDR + 60);
+        loop_until(loop, a.got == i + 1u);
+    }
+    for (; n < 60; n++) {
+        make(frame, 1, n % 20 < 17 ? 3 : 4, (uint8_t)n);
+        assert_int_equal(test_nic_send(&a, frame, lens[n % array_len(lens)], plain), 0);
+    }
+    loop_settle(loop);
+    for (unsigned i = 0; i < n; i++) {
+        size_t len = HDR + lens[i % array_len(lens)];
+
+        assert_int_equal(recv(fds[i % 20 >= 17], message, sizeof(message), 0), len);
+        assert_int_equal(message[HDR + 59], (uint8_t)i);
+    }
+    assert_int_equal(recv(fds[0], message, sizeof(message), 0), -1);
+    close(fds[0]);
+    close(fds[1]);
+    nic_close(&a);
+}
+
+/* What has been taken from the guest and not sent when the receiver goes is lost, and counted. */
+static void small_frames_for_a_vm_that_goes_are_counted(void **s)
+{
+    uint8_t frame[HDR + 60] = {0};
+    struct test_nic a;
+    int fd;
+
+    (void)s;
+    nic_open(&a, "name=one");
+    fd = raw_connect("lan.one.0");
+    make(frame + HDR, 3, 0, 0);
+    assert_int_equal(send(fd, frame, HDR + 60, 0), HDR + 60);
+    loop_until(loop, a.got == 1);
+    make(frame, 1, 3, 0);
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(test_nic_send(&a, frame, 60, plain), 0);
+    close(fd);
+    loop_settle(loop);
+    assert_int_equal(net_dropped(a.n, NET_DROP_PEER), 5);
+    nic_close(&a);
 }
 
 static void a_vm_killed_while_awaited_ends_the_wait(void **s)
@@ -580,6 +635,8 @@ int main(void)
         cmocka_unit_test(nonsense_does_not_starve_the_others),
         cmocka_unit_test(a_vm_that_does_not_read_loses_its_own_frames_only),
         cmocka_unit_test(nothing_is_lost_to_a_vm_that_reads),
+        cmocka_unit_test(small_frames_keep_their_order),
+        cmocka_unit_test(small_frames_for_a_vm_that_goes_are_counted),
         cmocka_unit_test(a_vm_killed_while_awaited_ends_the_wait),
         cmocka_unit_test(names_are_checked),
         cmocka_unit_test(the_directory_must_be_the_users_own),
