@@ -3,6 +3,15 @@
 # the files asked for.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LANG=C.UTF-8
 ip link set lo up
+if [ -e /rig/net ]; then
+    # The emulator stands between the two machines; what is sent to 127.0.0.1 gets there as it is.
+    ip link set eth0 up
+    ip addr add 10.0.5.15/24 dev eth0
+    ip route add default via 10.0.5.2
+    ip addr del 127.0.0.1/8 dev lo
+    echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet
+    ip route add 127.0.0.0/8 via 10.0.5.2
+fi
 for port in 1 2 3; do stty -F /dev/ttyS$port 115200 raw -echo; done
 
 if [ -e /rig/tty ]; then

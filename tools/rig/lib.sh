@@ -1,5 +1,6 @@
 # What the rigs share: the command line, the job that goes in, what comes back. Sourced by svm and vmx, which define
-#   rig_about, rig_memory (MiB), rig_seconds; where it can be chosen, rig_cpus; where the rig can have one, rig_tty=1
+#   rig_about, rig_memory (MiB), rig_seconds; where it can be chosen, rig_cpus; where the rig can have them, rig_tty=1
+#                 and rig_net=1
 #   rig_prepare   makes what the machine boots from, with rig_initrd
 #   rig_start     is the emulator (exec): the machine's console goes to $job/console, its 2nd, 3rd and 4th serial port
 #                 to $job/out and $job/err (both pipes) and $job/result; with $tty, the 2nd is stdin and stdout
@@ -26,7 +27,10 @@ Its output and exit code are passed on. 124: time-out, 125: the rig itself faile
   --out FILE         bring this file back when the command has ended (may be repeated)
   -e NAME=VALUE      set an environment word (may be repeated)
   -v                 show the machine's console on stderr${rig_tty:+
-  -t                 give the command your terminal}
+  -t                 give the command your terminal}${rig_net:+
+  --net              give the machine this one's networks, 127.0.0.1 too
+  --port [ADDRESS:]PORT[/udp]
+                     --net, and lead this port to the machine's of that number (may be repeated)}
 END
 }
 
@@ -55,6 +59,7 @@ rig_write_job()
         echo
     } >"$job/files/rig/job"
     [[ ! $tty ]] || stty size >"$job/files/rig/tty"
+    [[ ! $net ]] || : >"$job/files/rig/net"
     for word in "${out[@]}"; do realpath -ms "$word"; done >"$job/files/rig/out"
 }
 
@@ -84,10 +89,10 @@ rig_take_result()
 
 rig_main()
 {
-    local in=() out=() env=() command=() verbose='' tty='' cooked='' readers='' emulator status log code
+    local in=() out=() env=() command=() ports=() verbose='' tty='' net='' cooked='' readers='' emulator status log code
     while (($#)); do
         case $1 in
-        --timeout | --memory | --cpus | --in | --out | -e) (($# > 1)) || rig_fail "$1 wants a value" ;;&
+        --timeout | --memory | --cpus | --in | --out | --port | -e) (($# > 1)) || rig_fail "$1 wants a value" ;;&
         --timeout) rig_number "$1" "$2" 1; rig_seconds=$2; shift 2 ;;
         --memory) rig_number "$1" "$2" 512; rig_memory=$2; shift 2 ;;
         --cpus)
@@ -102,6 +107,12 @@ rig_main()
             ;;
         -v) verbose=1; shift ;;
         -t) [[ ${rig_tty-} ]] || rig_fail '-t: this rig has no terminal'; tty=1; shift ;;
+        --net | --port) [[ ${rig_net-} ]] || rig_fail "$1: this rig has no network"; net=1 ;;&
+        --net) shift ;;
+        --port)
+            [[ $2 =~ ^([0-9.]+:)?[1-9][0-9]*(/(tcp|udp))?$ ]] || rig_fail "--port $2: [ADDRESS:]PORT[/udp] is wanted"
+            ports+=("$2"); shift 2
+            ;;
         -h | --help) rig_usage; exit ;;
         --) command=("${@:2}"); break ;;
         *) rig_fail "unknown option '$1' (tools/rig/$rig --help; a command comes after --)" ;;
