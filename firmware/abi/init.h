@@ -5,14 +5,14 @@
  * one key in theirs.  Then there are five ports of a virtio console: the command's three streams, the kernel's log as
  * its consoles would print it at any level, and one for lines of text.  The guest's:
  *
- *     ready             the command starts now
- *     exit N OUT ERR    it ended with that code, when so many bytes had gone into the ports for its output
- *     signal N OUT ERR  the same, by a signal
- *     error E TEXT      the command could not be started: an errno value (0: none) and what was tried
+ *     ready                 the command starts now
+ *     exit N OUT ERR LOG    it ended with that code, when so many bytes had gone into the ports for output and log
+ *     signal N OUT ERR LOG  the same, by a signal
+ *     error E TEXT          the command could not be started: an errno value (0: none) and what was tried
  *
  * The host's: "size COLS ROWS", of its terminal.  One who serves is ready when it waits for a command.  The host then
  * says "run N IN" and, in the N bytes behind that line, orders with nothing but its words; its standard input is the
- * next IN bytes of that port.  When it has ended the next may come.  OUT and ERR count all commands' bytes together.
+ * next IN bytes of that port.  When it has ended the next may come.  The counts are of all commands together.
  *
  * Where the ports cannot be had, the guest writes INIT_LOG_MARK and what would follow "error" into the kernel's log,
  * and ends the machine by its debug exit port.
@@ -25,6 +25,7 @@
 #define INIT_MODULE     INIT_FOLDER "/%u.ko"
 #define INIT_ROOT       INIT_FOLDER "/root"
 #define INIT_LOG_MARK   "bothy-init: "
+#define INIT_LOG_START  "bothy: the command starts"
 #define INIT_EXIT_PORT  0xf4
 #define INIT_EXIT_ERROR 125
 
@@ -54,14 +55,15 @@ enum init_order {
     ORDER_SIZE,    /* COLS ROWS: the command's streams are a terminal */
     ORDER_SYSTEMD, /* empty: the root's systemd is the first process, and we are a unit of it */
     ORDER_SERVE,   /* empty: commands come later, one after the other */
+    ORDER_PROFILE, /* empty: INIT_LOG_START goes into the kernel's log just before "ready" */
     ORDER_NET,     /* ADDRESS MASK GATEWAY, numbers in network order: eth0's */
     ORDER_DNS,     /* address of a name server, in text */
     ORDER_ARG,
     ORDER_ENV,
     INIT_ORDERS_KINDS,
 };
-#define INIT_ORDER_NAMES                                                                                           \
-    {                                                                                                              \
-        "module", "root", "host", "clock", "uid", "gid", "group", "cwd", "size", "systemd", "serve", "net", "dns", \
-            "arg", "env"                                                                                           \
+#define INIT_ORDER_NAMES                                                                                               \
+    {                                                                                                                  \
+        "module", "root", "host", "clock", "uid", "gid", "group", "cwd", "size", "systemd", "serve", "profile", "net", \
+            "dns", "arg", "env"                                                                                        \
     }

@@ -351,13 +351,22 @@ static void report(const struct session *s)
         line_add(&l, " ");
         line_number(&l, s->pumps[i].moved);
     }
+    line_add(&l, " ");
+    line_number(&l, log_sent());
     line_send(&l);
 }
 
-static void say_ready(void)
+static void say_ready(const struct orders *o)
 {
+    static const char start[] = "<6>" INIT_LOG_START "\n"; /* a line without an end is not read until the next comes */
     struct line ready = {.n = 0};
 
+    if (o->profile) {
+        long fd = SYS(open, "/dev/kmsg", O_WRONLY | O_CLOEXEC);
+
+        SYS(write, fd, start, sizeof(start) - 1);
+        SYS(close, fd);
+    }
     line_add(&ready, "ready");
     line_send(&ready);
 }
@@ -391,7 +400,7 @@ __attribute__((noreturn)) static void serve(struct session *s, const struct orde
 
     s->next_text = pages(INIT_ORDERS_MAX);
     s->pointers = pages(ORDERS_POINTERS * sizeof(char *));
-    say_ready();
+    say_ready(o);
     for (;;) {
         carry(s, &s->has_next);
         command.argv = s->next.argv;
@@ -430,7 +439,7 @@ void run_command(const struct orders *o)
         make_terminal(&s, o);
     else
         make_pipes(&s, o);
-    say_ready();
+    say_ready(o);
     run(&s, o);
     report(&s);
 }

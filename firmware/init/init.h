@@ -53,6 +53,8 @@ void open_unit_files(struct unit_files *ret);
 __attribute__((noreturn)) void become_systemd(const struct unit_files *f);
 /* Where the log is read, non-blocking, or -1. */
 int log_open(void);
+/* Bytes that were sent. */
+uint64_t log_sent(void);
 /* Sends what there is of it; false when it has to wait for the host to take more. */
 bool log_carry(int kmsg);
 /* Runs the command, or those that come, and reports how each ended. */

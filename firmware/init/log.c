@@ -12,6 +12,7 @@ enum {
 
 static struct {
     size_t at, n; /* what of `out` has not been sent */
+    uint64_t sent;
     char record[RECORD_MAX], out[OUT_MAX];
 } * state;
 
@@ -87,6 +88,11 @@ static void take_record(const char *r, size_t n)
     put('\n');
 }
 
+uint64_t log_sent(void)
+{
+    return state->sent;
+}
+
 bool log_carry(int kmsg)
 {
     for (;;) {
@@ -97,6 +103,7 @@ bool log_carry(int kmsg)
             if (r <= 0)
                 return r != -11; /* EAGAIN */
             state->at += (size_t)r;
+            state->sent += (uint64_t)r;
         }
         state->at = state->n = 0;
         do {

@@ -93,6 +93,9 @@ static const char *take(struct orders *o, enum init_order kind, char *value)
     case ORDER_SERVE:
         o->serve = true;
         return NULL;
+    case ORDER_PROFILE:
+        o->profile = true;
+        return NULL;
     case ORDER_NET:
         if (!parse_numbers(value, UINT32_MAX, several, 3))
             return "a bad network";

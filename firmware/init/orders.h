@@ -13,7 +13,7 @@ struct orders {
     uint64_t clock;
     uint32_t uid, gid, groups[INIT_GROUPS_MAX];
     unsigned ngroups;
-    bool tty, net, systemd, serve;
+    bool tty, net, systemd, serve, profile;
     uint16_t cols, rows;
     uint32_t address, mask, gateway;
     char **argv, **envp; /* NULL-terminated, within `words` */

@@ -668,11 +668,13 @@ scenario_test_leaves_files_as_they_were()
     local kernel=$(cat "$work/kernel.full") was
     mkdir "$scratch/tree" && cp /etc/passwd /bin/busybox "$scratch/tree" && ln -s passwd "$scratch/tree/link" || return
     was=$(cd "$scratch" && tar -c tree | sha256sum; sha256sum /etc/passwd)
-    tests 0 --log "$scratch/log" -- sh -c "cd '$scratch' && echo more >>tree/passwd && chown 5:6 tree/busybox && rm tree/link &&
+    tests 0 --profile-boot --log "$scratch/log" -- sh -c "cd '$scratch' && echo more >>tree/passwd && chown 5:6 tree/busybox && rm tree/link &&
         mv tree moved && echo more >>/etc/passwd && rm /etc/hostname && cat moved/passwd" || return
     says '^more$' && [[ $(cd "$scratch" && tar -c tree | sha256sum; sha256sum /etc/passwd) == "$was" ]] ||
         why "the host's files have changed" || return
-    grep -q 'Linux version' "$scratch/log" || why "the kernel's log lacks its beginning"
+    grep -q 'Linux version' "$scratch/log" || why "the kernel's log lacks its beginning" || return
+    complains "^boot profile: .* to the command's first byte\$" && complains '^ .* s  kernel: initcalls$' &&
+        complains '^ .* s  initcall [a-z_]*_init' && complains '^ .* ×  pci-ecam$'
 }
 scenario_test_root_on_a_disk()
 {

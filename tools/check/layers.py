@@ -28,7 +28,7 @@ MAY = {
     'vmm/bundle': ['vmm/base', 'vmm/loop', 'vmm/mem', 'vmm/cpu', 'vmm/kvm', 'vmm/inspect', 'vmm/machine', 'devices/core'],
     'vmm/control': ['vmm/base', 'vmm/loop', 'vmm/machine', 'devices/core'],
     'vmm/runner': ['vmm/base', 'vmm/loop', 'vmm/machine', 'devices/net', 'firmware/load', 'firmware/abi'],
-    'vmm/report': ['vmm/base', 'vmm/runner'],
+    'vmm/report': ['vmm/base', 'vmm/runner', 'firmware/abi'],
     'vmm/cli': ['vmm/base', 'vmm/cpu', 'vmm/kvm', 'vmm/loop', 'vmm/machine', 'vmm/control', 'vmm/runner', 'vmm/report',
                 'devices/core', 'devices/block', 'devices/char', 'devices/net', 'vmm/gdb', 'vmm/bundle',
                 'vmm/inspect'],

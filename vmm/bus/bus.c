@@ -139,6 +139,20 @@ void bus_unmap(struct region *r)
     pthread_mutex_unlock(&b->lock);
 }
 
+bool bus_accesses(struct bus *b, unsigned at, const char **name, uint64_t *n)
+{
+    bool there;
+
+    pthread_mutex_lock(&b->lock);
+    there = at < b->n;
+    if (there) {
+        *name = b->slots[at].region->name;
+        *n = __atomic_load_n(&b->slots[at].region->accesses, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return there;
+}
+
 static struct hit look_at(const struct bus *b, unsigned at, uint64_t addr)
 {
     const struct slot *s;
@@ -211,6 +225,7 @@ static void access_one(struct region *r, uint64_t off, uint8_t *data, unsigned s
 {
     uint64_t v = write ? load(data, size) : 0;
 
+    __atomic_fetch_add(&r->accesses, 1, __ATOMIC_RELAXED);
     if (r->lane)
         lane_lock(r->lane);
     if (write)

@@ -24,7 +24,8 @@ struct region { /* embedded in its device */
     const struct region_ops *ops;
     struct lane *lane; /* held during ops; NULL: a forwarder, which takes the target's lane itself */
     uint64_t base, len;
-    struct bus *bus; /* NULL while unmapped */
+    struct bus *bus;   /* NULL while unmapped */
+    uint64_t accesses; /* so far; bus_accesses() */
 };
 
 enum { BUS_REGIONS_MAX = 512 };
@@ -41,6 +42,10 @@ void bus_unmap(struct region *r);
 
 /* `size` is 1 to 8, any alignment.  `data` is little endian, as the guest sees it.  No lane held. */
 void bus_access(struct bus *b, uint64_t addr, void *data, unsigned size, bool write);
+
+/* How often regions were accessed, for people: name and count of the `at`-th in order of address; false: there is none.
+ * Any thread. */
+bool bus_accesses(struct bus *b, unsigned at, const char **name, uint64_t *n);
 
 /* A write that need not stop a vCPU: `fd` is signalled instead of the region's write().  Length 0 matches any width. */
 struct doorbell {

@@ -49,6 +49,8 @@ static const struct opt test_options[] = {
           "seconds until the command starts; 0: no limit"),
     O_U32(struct test_opts, silence_timeout, "silence-timeout", "0", 0, SECONDS_MAX,
           "seconds that the command may be silent, and the kernel's log with it; 0: no limit"),
+    O_BOOL(struct test_opts, profile_boot, "profile-boot", "off",
+           "tell on standard error where the time until the command's first byte went"),
     O_STR(struct test_opts, log, "log", NULL, "write the kernel's log there", .arg = "FILE"),
     CRASH_OPTIONS(struct test_opts, crash.),
     CONFIG_OPTIONS(struct test_opts, c.),
@@ -186,6 +188,7 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
         .silence_ns = o->silence_timeout * NS_PER_SEC,
         .total_ns = p->name ? 0 : o->timeout * NS_PER_SEC,
         .serve = p->name,
+        .profile = o->profile_boot,
         .stdin_open = p->name,
         .bundle = j->bundle,
         .fail_on = o->crash.fail_on,
@@ -294,7 +297,7 @@ static int run_one(const struct test_plan *p, struct report *report, struct err 
         return err_file(err, errno, "log", o->log);
     r = test_job_init(&j, p, 0, err);
     if (r >= 0)
-        r = test_one(&j, log, test_job_report(&j, report), err);
+        r = test_one(p, &j, log, test_job_report(&j, report), err);
     test_job_fini(&j);
     return r;
 }
@@ -319,7 +322,9 @@ static int run_plan(const struct test_plan *p, FILE *f, struct err *err)
     int r;
 
     report_init(&report);
-    if (!alone && o->shell_on_failure)
+    if (!alone && o->profile_boot)
+        r = err_set(err, EINVAL, "--profile-boot: only a single run with its own output has a profile");
+    else if (!alone && o->shell_on_failure)
         r = err_set(err, EINVAL, "--shell-on-failure: only a single run with its own output has a shell");
     else if (!alone && o->log)
         r = err_set(err, EINVAL,
@@ -390,6 +395,7 @@ static int check_serve(const struct test_opts *o, struct err *err)
         {"--silence-timeout", o->silence_timeout},
         {"--log", o->log},
         {"--shell-on-failure", o->shell_on_failure},
+        {"--profile-boot", o->profile_boot},
     };
 
     for (size_t i = 0; i < array_len(others); i++)
@@ -445,7 +451,7 @@ static int make_plan(struct test_plan *p, struct err *err)
 static int test_verb(struct cli_line *l, struct err *err)
 {
     struct test_opts *o = l->opts;
-    struct test_plan p = {.line = l, .opts = o};
+    struct test_plan p = {.line = l, .opts = o, .begun_ns = clock_now_ns()};
     int given = o->shell + (o->kselftest != NULL) + (o->kunit != NULL) + (o->serve != NULL) + (l->nargs > 0), r;
 
     log_set_level(o->log_level);

@@ -13,7 +13,7 @@ struct test_opts {
     struct opt_list matrix;
     struct crash_opts crash;
     enum test_root root_kind;
-    bool shell, shell_on_failure, systemd;
+    bool shell, shell_on_failure, systemd, profile_boot;
     uint32_t boot_timeout, silence_timeout, timeout, all_timeout, jobs, retry, format, log_level;
 };
 
@@ -26,6 +26,7 @@ struct test_plan {
     char **words;   /* that the guest runs: the same, or a shell's that runs it */
     /* Of one guest among those that serve; NULL elsewhere. */
     const char *name, *machine; /* what its owner wants of it, as JSON */
+    uint64_t begun_ns;          /* when, on CLOCK_MONOTONIC */
 };
 
 /* One of them.  What it asks for is its own, since a run changes its machine's configuration. */
@@ -48,7 +49,8 @@ void test_job_judge(const struct test_job *j, struct report_run *run);
  * A run whose command has bothy's own standard streams, or its terminal: fills `run`, and tells of what went wrong on
  * standard error.  `log`: where the kernel's log goes besides, a descriptor, or -1.
  */
-int test_one(struct test_job *j, int log, struct report_run *run, struct err *err) must_check;
+int test_one(const struct test_plan *p, struct test_job *j, int log, struct report_run *run, struct err *err)
+    must_check;
 /* All runs, as many at a time as they may be and as fit; fills the report. */
 int test_many(const struct test_plan *p, struct report *r, struct err *err) must_check;
 

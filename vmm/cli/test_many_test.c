@@ -29,7 +29,7 @@ static void end(unsigned code, size_t out)
 {
     char line[64];
 
-    snprintf(line, sizeof(line), "exit %u %zu 0\n", code, out);
+    snprintf(line, sizeof(line), "exit %u %zu 0 0\n", code, out);
     say(CONTROL, line);
     for (;;)
         pause();

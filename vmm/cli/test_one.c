@@ -14,6 +14,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
 #include "vmm/cli/test.h"
+#include "vmm/report/boot.h"
 #include "vmm/report/reader.h"
 
 enum {
@@ -25,6 +26,7 @@ struct one {
     struct test_run run;
     struct test_spec *spec;
     struct reader *reader;
+    struct boot *boot; /* NULL: nobody wants its profile */
     struct loop *loop;
     struct lane lane;
     struct watch in, out[2], wake, signals;
@@ -89,6 +91,8 @@ static size_t output(struct test_run *r, enum test_stream s, const void *bytes, 
     size_t took = s == TEST_LOG ? keep_log(one_of(r), bytes, n) : write_out(one_of(r), s, bytes, n);
 
     reader_feed(one_of(r)->reader, s, bytes, took, clock_now_ns());
+    if (s == TEST_LOG && one_of(r)->boot)
+        boot_feed(one_of(r)->boot, bytes, took);
     return took;
 }
 
@@ -267,9 +271,10 @@ static void stop(struct one *o)
         test_run_fini(&o->run);
 }
 
-int test_one(struct test_job *j, int log, struct report_run *run, struct err *err)
+int test_one(const struct test_plan *p, struct test_job *j, int log, struct report_run *run, struct err *err)
 {
     struct one *o cleanup_free = xcalloc(1, sizeof(*o));
+    char *profile cleanup_free = NULL;
     int r;
 
     o->spec = &j->spec;
@@ -279,6 +284,7 @@ int test_one(struct test_job *j, int log, struct report_run *run, struct err *er
     if (r < 0)
         return r;
     o->reader = reader_create();
+    o->boot = j->spec.profile ? boot_create() : NULL;
     lane_init(&o->lane, o->loop);
     lane_lock(&o->lane);
     r = start(o, err);
@@ -286,6 +292,7 @@ int test_one(struct test_job *j, int log, struct report_run *run, struct err *er
     while (r >= 0 && !o->over)
         loop_run(o->loop);
     lane_lock(&o->lane);
+    profile = take_ptr(o->run.profile);
     stop(o);
     lane_unlock(&o->lane);
     if (r >= 0) {
@@ -294,7 +301,10 @@ int test_one(struct test_job *j, int log, struct report_run *run, struct err *er
         reader_settle(o->reader, run);
         test_job_judge(j, run);
         tell(o, run);
+        if (o->boot)
+            boot_write(o->boot, &run->result, p->begun_ns, profile, stderr);
     }
+    boot_destroy(o->boot);
     reader_destroy(o->reader);
     lane_fini(&o->lane);
     loop_destroy(o->loop);

@@ -91,7 +91,7 @@ static void play(void)
         code = play_command(name, second, file, file_n, &n);
         all += n;
         killed = !strcmp(name, "kill");
-        dprintf(CONTROL, "%s %u %zu 0\n", killed ? "signal" : "exit", killed ? SIGKILL : code, all);
+        dprintf(CONTROL, "%s %u %zu 0 0\n", killed ? "signal" : "exit", killed ? SIGKILL : code, all);
     }
     _exit(98);
 }

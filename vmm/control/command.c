@@ -85,9 +85,33 @@ static int run_quit(struct machine *m, json_t *reply, struct err *err)
     return 0;
 }
 
+static json_t *seconds(uint64_t ns)
+{
+    return json_real((double)(ns / 1000) / 1000000);
+}
+
+static int run_profile(struct machine *m, json_t *reply, struct err *err)
+{
+    json_t *exits = json_object();
+    struct machine_profile p;
+
+    (void)err;
+    machine_profile(m, &p);
+    json_object_set_new(reply, "begun", seconds(p.begun_ns));
+    json_object_set_new(reply, "made", seconds(p.made_ns - p.begun_ns));
+    json_object_set_new(reply, "loaded", seconds(p.loaded_ns - p.begun_ns));
+    json_object_set_new(reply, "entered", seconds(p.entered_ns ? p.entered_ns - p.begun_ns : 0));
+    for (unsigned i = 0; i < p.nexits; i++)
+        json_object_set_new(exits, p.exits[i].cause, json_integer((json_int_t)p.exits[i].n));
+    json_object_set_new(reply, "exits", exits);
+    return 0;
+}
+
 static const struct command commands[] = {
     {"help", "what can be asked", run_help},
     {"status", "is it running or paused, for how long; its devices", run_status},
+    {"profile", "when it was made, its kernel loaded and the guest entered; by what, and how often, it was left since",
+     run_profile},
     {"pause", "let the guest stand still, its clocks too", run_pause},
     {"resume", "let it go on, and have what failed tried again", run_resume},
     {"reset", "start the guest anew; a paused one stays paused", run_reset},

@@ -84,6 +84,13 @@ static void a_reason_to_be_paused_is_told(void **s)
     json_decref(status);
 }
 
+static void the_profile_is_told(void **s)
+{
+    (void)s;
+    does("{\"command\": \"profile\"}", "{\"begun\": 1.0, \"made\": 0.001, \"loaded\": 0.003, \"entered\": 0.0035, "
+                                       "\"exits\": {\"com1\": 5, \"INTR\": 2}}");
+}
+
 static void requests_reach_the_machine(void **s)
 {
     (void)s;
@@ -212,6 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         with_machine(the_guest_is_paused_and_resumed),
         with_machine(a_reason_to_be_paused_is_told),
+        with_machine(the_profile_is_told),
         with_machine(requests_reach_the_machine),
         with_machine(devices_have_commands),
         with_machine(the_guest_stands_still_for_commands_that_need_it),

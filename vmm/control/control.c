@@ -5,7 +5,9 @@
  */
 #include "vmm/control/control.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "vmm/base/cleanup.h"
 #include "vmm/control/command.h"
@@ -52,6 +54,19 @@ static void serve_all(struct machine_job *j)
     lane_unlock(&c->lane);
 }
 
+static int listen_at(struct control *c, const char *path, struct err *err)
+{
+    struct stat st;
+    int fd, end = 0;
+
+    if (strncmp(path, "fd:", 3))
+        return lines_open(&c->lines, &c->lane, path, err);
+    if (sscanf(path, "fd:%d%n", &fd, &end) != 1 || path[end] || fstat(fd, &st) || !S_ISSOCK(st.st_mode))
+        return err_set(err, EBADF, "--control %s: give the number of a socket that somebody is connected to", path);
+    lines_adopt(&c->lines, &c->lane, fd);
+    return 0;
+}
+
 int control_open(struct machine *m, const char *path, struct control **ret, struct err *err)
 {
     struct control *c = xcalloc(1, sizeof(*c));
@@ -62,7 +77,7 @@ int control_open(struct machine *m, const char *path, struct control **ret, stru
     c->lines.ready = line_waits;
     lane_init(&c->lane, machine_loop(m));
     lane_lock(&c->lane);
-    r = lines_open(&c->lines, &c->lane, path, err);
+    r = listen_at(c, path, err);
     lane_unlock(&c->lane);
     if (r) {
         lane_fini(&c->lane);

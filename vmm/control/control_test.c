@@ -120,6 +120,25 @@ static void lines_are_answered_in_order(void **s)
     close(fd);
 }
 
+static void a_socket_can_be_inherited(void **s)
+{
+    struct control *inherits;
+    char word[16];
+    int ends[2];
+    struct err err;
+
+    (void)s;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    snprintf(word, sizeof(word), "fd:%d", ends[1]);
+    assert_int_equal(control_open(&m, word, &inherits, &err), 0);
+    say(ends[0], PAUSE);
+    hears(ends[0], OK);
+    control_close(inherits);
+    is_hung_up_on(ends[0]);
+    assert_int_equal(control_open(&m, "fd:x", &inherits, &err), -EBADF);
+    assert_non_null(strstr(err.msg, "give the number of a socket"));
+}
+
 static void clients_do_not_see_each_other(void **s)
 {
     int a = connected(), b = connected();
@@ -235,15 +254,11 @@ static void a_client_that_never_reads_waits(void **s)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        with_control(only_its_owner_may_connect),
-        with_control(a_path_in_use_is_refused),
-        with_control(lines_are_answered_in_order),
-        with_control(clients_do_not_see_each_other),
-        with_control(clients_may_leave_at_any_byte),
-        with_control(half_a_connection_is_one),
-        with_control(a_line_has_a_limit),
-        with_control(clients_have_a_limit),
-        with_control(a_client_that_never_reads_waits),
+        with_control(only_its_owner_may_connect),    with_control(a_path_in_use_is_refused),
+        with_control(lines_are_answered_in_order),   with_control(a_socket_can_be_inherited),
+        with_control(clients_do_not_see_each_other), with_control(clients_may_leave_at_any_byte),
+        with_control(half_a_connection_is_one),      with_control(a_line_has_a_limit),
+        with_control(clients_have_a_limit),          with_control(a_client_that_never_reads_waits),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,7 @@ struct exit_record {
     uint32_t count;      /* of string I/O; else 1 */
     uint64_t addr, data; /* `data`: the first `size` bytes count */
 };
-enum { EXIT_RECORDS = 32 };
+enum { EXIT_RECORDS = 32, EXIT_REASONS = 64 };
 
 struct vcpu {
     struct vm *vm;
@@ -32,6 +32,7 @@ struct vcpu {
     struct vm_hit hit;
     unsigned nexits; /* ever; the last EXIT_RECORDS are kept */
     struct exit_record exits[EXIT_RECORDS];
+    uint64_t reasons[EXIT_REASONS]; /* how often each */
 };
 
 /* A doorbell where KVM was told that it is: the region may have moved since. */

@@ -10,9 +10,22 @@ static const char *const names[] = {
     EXIT(SYSTEM_EVENT), EXIT(X86_BUS_LOCK), EXIT(NOTIFY),
 };
 
+static_assert(array_len(names) <= EXIT_REASONS, "each is counted");
+
 const char *kvm_exit_name(uint32_t reason)
 {
     return reason < array_len(names) ? names[reason] : NULL;
+}
+
+bool vm_exits(const struct vm *vm, unsigned reason, const char **name, uint64_t *n)
+{
+    if (reason >= array_len(names))
+        return false;
+    *name = reason == KVM_EXIT_IO || reason == KVM_EXIT_MMIO ? NULL : names[reason];
+    *n = 0;
+    for (unsigned i = 0; i < vm->ncpus; i++)
+        *n += __atomic_load_n(&vm->cpus[i].reasons[reason], __ATOMIC_RELAXED);
+    return true;
 }
 
 /*
@@ -75,6 +88,7 @@ bool vcpu_serve_exit(struct vcpu *c, enum vm_event *ret)
 
     *ret = VM_ENGINE_ERROR;
     rec->reason = c->run->exit_reason;
+    __atomic_fetch_add(&c->reasons[rec->reason % EXIT_REASONS], 1, __ATOMIC_RELAXED);
     rec->size = 0; /* no access */
     switch (c->run->exit_reason) {
     case KVM_EXIT_IO:

@@ -82,6 +82,10 @@ void vm_doorbell_del(struct vm *vm, const struct doorbell *d);
 /* Registers, the instruction decoded, the exits before it: lines for people, which the caller frees.  Stopped. */
 char *vm_report(struct vm *vm, unsigned cpu) must_check;
 
+/* How often all CPUs left the guest for the `reason`-th reason, and what KVM calls it (NULL: nothing, or an access that
+ * a bus counts); false: there are no more.  Any time. */
+bool vm_exits(const struct vm *vm, unsigned reason, const char **name, uint64_t *n);
+
 /* --- for debuggers; stopped --- */
 
 /* -errno: KVM will not have it. */

@@ -1,5 +1,6 @@
 #include "vmm/loop/lines.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -186,6 +187,14 @@ int lines_open(struct lines *l, struct lane *lane, const char *path, struct err 
     l->retry = (struct timer){.lane = lane, .clk = CLK_HOST, .fire = retry};
     watch_add(&l->more);
     return 0;
+}
+
+void lines_adopt(struct lines *l, struct lane *lane, int fd)
+{
+    l->listener.fd = l->more.fd = -1;
+    l->more.lane = lane;
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    welcome(l, fd);
 }
 
 void lines_close(struct lines *l)

@@ -37,6 +37,8 @@ struct lines {
 };
 
 int lines_open(struct lines *l, struct lane *lane, const char *path, struct err *err) must_check;
+/* In its place: the one client is at the other end of the socket `fd`, which is given away. */
+void lines_adopt(struct lines *l, struct lane *lane, int fd);
 /* All are dropped, without gone(); the socket is removed. */
 void lines_close(struct lines *l);
 /* Its next line, without its end, the caller's; NULL: there is none, or it has too much to read. */

@@ -73,7 +73,8 @@ extern const char *const config_board_words[];
                "place the kernel at random: costs some milliseconds, and no sharing with other guests"),               \
         O_BOOL(T, M kernel_cache, "kernel-cache", "on", "keep decompressed kernels in $XDG_CACHE_HOME/bothy"),         \
         O_BOOL(T, M reboot, "reboot", "on", "a guest's reboot starts it anew; off: it ends bothy"),                    \
-        O_STR(T, M control, "control", NULL, "a socket for \"bothy ctl\", while the guest runs", .arg = "FILE"),       \
+        O_STR(T, M control, "control", NULL, "a socket for \"bothy ctl\", or fd:N, one that is connected",             \
+              .arg = "FILE"),                                                                                          \
         O_STR(T, M gdb, "gdb", NULL, "let gdb attach: unix:FILE, [HOST]:PORT, or fd:N, a socket that listens",         \
               .arg = "SOCKET"),                                                                                        \
         O_BOOL(T, M paused, "paused", "off", "the guest waits for \"bothy ctl\" or gdb before its first instruction"), \

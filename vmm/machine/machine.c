@@ -18,6 +18,7 @@
 #include "devices/virtio/pci.h"
 #include "firmware/load/load.h"
 #include "vmm/base/cleanup.h"
+#include "vmm/base/clock.h"
 #include "vmm/base/exit_code.h"
 #include "vmm/base/log.h"
 #include "vmm/cpu/topology.h"
@@ -49,9 +50,10 @@ struct machine {
     atomic_uint crash_cpu;
     _Atomic(const char *) crash; /* what the engine said; NULL: the guest said it */
     bool running;
-    bool paused;          /* not running, until it is resumed */
-    uint64_t power_on_ns; /* on the guest's clock */
-    bool dead;            /* and kept for its observer */
+    bool paused;                                       /* not running, until it is resumed */
+    uint64_t power_on_ns;                              /* on the guest's clock */
+    bool dead;                                         /* and kept for its observer */
+    uint64_t begun_ns, made_ns, loaded_ns, entered_ns; /* of machine_profile */
     struct list observers;
     struct list jobs;
     pthread_mutex_t pause_lock; /* of the next two, which any thread writes */
@@ -455,7 +457,10 @@ static int create(struct machine *m, struct err *err)
     };
     if ((r = add_devices(m, err)) < 0)
         return r;
-    return power_on(m, err);
+    m->made_ns = clock_now_ns();
+    r = power_on(m, err);
+    m->loaded_ns = clock_now_ns();
+    return r;
 }
 
 int machine_create(const struct config *c, struct machine **ret, struct err *err)
@@ -464,6 +469,7 @@ int machine_create(const struct config *c, struct machine **ret, struct err *err
     int r;
 
     m->cfg = c;
+    m->begun_ns = clock_now_ns();
     list_init(&m->jobs);
     list_init(&m->observers);
     pthread_mutex_init(&m->pause_lock, NULL);
@@ -520,6 +526,8 @@ int machine_start(struct machine *m, struct err *err)
     loop_clock_start(m->loop);
     for (unsigned i = 0; i < m->ndevs; i++)
         device_start(m->devs[i]);
+    if (!m->entered_ns)
+        m->entered_ns = clock_now_ns();
     r = vm_start(m->vm, err);
     if (r < 0)
         stand_still(m);
@@ -591,6 +599,36 @@ void machine_status(struct machine *m, struct machine_status *ret)
         .crash = atomic_load(&m->crash),
         .crash_cpu = atomic_load(&m->crash_cpu),
     };
+}
+
+/* Several regions may be one device's. */
+static void add_exits(struct machine_profile *p, const char *cause, uint64_t n)
+{
+    unsigned i = 0;
+
+    while (i < p->nexits && strcmp(p->exits[i].cause, cause))
+        i++;
+    if (!n || i == MACHINE_CAUSES_MAX)
+        return;
+    p->exits[i].cause = cause;
+    p->exits[i].n += n;
+    p->nexits += i == p->nexits;
+}
+
+void machine_profile(struct machine *m, struct machine_profile *ret)
+{
+    struct bus *const buses[] = {m->pio, m->mmio};
+    const char *name;
+    uint64_t n;
+
+    *ret = (struct machine_profile){
+        .begun_ns = m->begun_ns, .made_ns = m->made_ns, .loaded_ns = m->loaded_ns, .entered_ns = m->entered_ns};
+    for (size_t b = 0; b < array_len(buses); b++)
+        for (unsigned i = 0; bus_accesses(buses[b], i, &name, &n); i++)
+            add_exits(ret, name, n);
+    for (unsigned i = 0; vm_exits(m->vm, i, &name, &n); i++)
+        if (name)
+            add_exits(ret, name, n);
 }
 
 /* What a device, or the user at the terminal, asked for. */

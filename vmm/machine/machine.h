@@ -38,6 +38,18 @@ struct machine_status {
 /* All borrowed, until the machine changes. */
 void machine_status(struct machine *m, struct machine_status *ret);
 
+enum { MACHINE_CAUSES_MAX = 128 };
+/* How it came to run, on CLOCK_MONOTONIC, and why its CPUs left the guest since. */
+struct machine_profile {
+    uint64_t begun_ns, made_ns, loaded_ns, entered_ns;
+    struct machine_exits {
+        const char *cause; /* a device's name, or KVM's word; borrowed */
+        uint64_t n;
+    } exits[MACHINE_CAUSES_MAX];
+    unsigned nexits;
+};
+void machine_profile(struct machine *m, struct machine_profile *ret);
+
 void machine_stop(struct machine *m);
 int machine_start(struct machine *m, struct err *err) must_check;
 /* Stopped only: everything as at power-on, the kernel loaded anew. */

@@ -17,8 +17,9 @@ static int add_words(const struct test_spec *s, struct config *c, struct err *er
     char *words cleanup_free = NULL, *ours;
     int r;
 
-    if (asprintf(&words, "console=ttyS0 quiet panic=%d log_buf_len=1M rdinit=/" INIT_PROGRAM "%s%s",
-                 s->bundle ? PANIC_S : -1, s->systemd ? SYSTEMD_WORDS : "", s->systemd ? s->hostname : "") < 0)
+    if (asprintf(&words, "console=ttyS0 quiet panic=%d log_buf_len=1M rdinit=/" INIT_PROGRAM "%s%s%s",
+                 s->bundle ? PANIC_S : -1, s->profile ? " initcall_debug" : "", s->systemd ? SYSTEMD_WORDS : "",
+                 s->systemd ? s->hostname : "") < 0)
         abort();
     r = opts_set(config_opts, c, "append", words, err);
     if (r < 0)
@@ -65,6 +66,11 @@ int guest_config_complete(const struct test_spec *s, struct err *err)
         return r;
     if (!c->nets.n && (r = opts_set(config_opts, c, "net", "none", err)) < 0)
         return r;
+    if (s->profile && c->control)
+        return err_set(err, EINVAL, "--control %s: --profile-boot needs that itself; leave one of them out",
+                       c->control);
+    if (s->profile && asprintf(&c->control, "fd:%d", FD_MACHINE) < 0)
+        abort();
     c->reboot = false;
     return add_words(s, c, err);
 }

@@ -9,6 +9,7 @@ enum guest_fd {
     FD_STDIN,
     FD_STREAMS, /* TEST_OUT, TEST_ERR, TEST_LOG */
     FD_SERIAL = FD_STREAMS + TEST_STREAMS,
+    FD_MACHINE, /* its control socket, for who profiles */
     FD_END,
 };
 

@@ -255,6 +255,8 @@ static int write_orders(FILE *f, const struct test_spec *s, struct err *err)
         order(f, ORDER_SYSTEMD, "");
     if (s->serve)
         order(f, ORDER_SERVE, "");
+    if (s->profile)
+        order(f, ORDER_PROFILE, "");
     order_number(f, ORDER_CLOCK, (uint64_t)time(NULL));
     order_network(f, s->config);
     if (s->tty) {

@@ -265,8 +265,8 @@ static void who_serves_gets_its_commands_later(void **state)
     size_t n;
 
     (void)state;
-    assert_null(PARSE("env=A\0serve=\0", &o));
-    assert_true(o.serve);
+    assert_null(PARSE("env=A\0serve=\0profile=\0", &o));
+    assert_true(o.serve && o.profile);
     assert_null(o.argv[0]);
     assert_string_equal(o.envp[0], "A");
     pack_command(words, &text, &n);
@@ -322,9 +322,9 @@ static void lines_of_the_guest_are_understood(void **state)
     (void)state;
     assert_int_equal(said_parse("ready", &s), 0);
     assert_int_equal(s.kind, SAID_READY);
-    assert_int_equal(said_parse("exit 3 18446744073709551615 7", &s), 0);
-    assert_true(s.kind == SAID_EXIT && s.number == 3 && s.out == UINT64_MAX && s.err == 7);
-    assert_int_equal(said_parse("signal 11 0 0", &s), 0);
+    assert_int_equal(said_parse("exit 3 18446744073709551615 7 8", &s), 0);
+    assert_true(s.kind == SAID_EXIT && s.number == 3 && s.out == UINT64_MAX && s.err == 7 && s.log == 8);
+    assert_int_equal(said_parse("signal 11 0 0 0", &s), 0);
     assert_true(s.kind == SAID_SIGNAL && s.number == 11);
     assert_int_equal(said_parse("error 19 mount \033[1m", &s), 0);
     assert_true(s.kind == SAID_ERROR && s.number == 19);
@@ -337,13 +337,13 @@ static void other_lines_are_refused(void **state)
         "",
         "ready ",
         "exit",
-        "exit 256 0 0",
-        "exit 1 0",
-        "exit 1 0 0 ",
-        "exit -1 0 0",
-        "exit 1 0 x",
-        "exit 1 18446744073709551616 0",
-        "signal 128 0 0",
+        "exit 256 0 0 0",
+        "exit 1 0 0",
+        "exit 1 0 0 0 ",
+        "exit -1 0 0 0",
+        "exit 1 0 0 x",
+        "exit 1 18446744073709551616 0 0",
+        "signal 128 0 0 0",
         "error",
         "error 5",
         "error x y",

@@ -44,6 +44,7 @@ enum {
     BUNDLE_S = 60,
     NOTICE_S = 1, /* what the machine gets to notice a panic */
     MACHINE_WORDS = 12,
+    PROFILE_MAX = 16384,
 };
 
 /* What comes from the guest. */
@@ -62,7 +63,7 @@ struct test_child {
     struct lane *lane;
     pid_t pid;  /* 0: gone */
     int status; /* of its end */
-    struct watch gone, control, complaint, input, serial;
+    struct watch gone, control, complaint, input, serial, machine;
     struct timer boot, silence, total, panic, quit;
     bool panicked; /* and the machine did not notice */
     struct stream streams[TEST_STREAMS];
@@ -83,6 +84,8 @@ struct test_child {
     size_t panic_n;    /* of the last ones, how many are the beginning of PANIC_MARK */
     bool serial_done;  /* they have become part of the log */
     char serial_text[CHUNK];
+    char profile[PROFILE_MAX]; /* what has come of it */
+    size_t profile_n;
 };
 
 static uint64_t now(struct test_child *c)
@@ -179,12 +182,14 @@ static void heard(struct test_child *c)
         timer_arm(&c->silence, now(c) + c->spec->silence_ns);
 }
 
-/* All that the command wrote has been taken: unless another may follow, nobody needs the machine any more. */
+/* All that the command wrote, and the log until then, has been taken: unless another may follow, nobody needs the
+ * machine any more. */
 static void end_when_complete(struct test_child *c)
 {
     const uint64_t *bytes = c->run->result.bytes;
 
-    if (!c->said_end || bytes[TEST_OUT] < c->end.out || bytes[TEST_ERR] < c->end.err)
+    if (!c->said_end || c->machine.events || bytes[TEST_OUT] < c->end.out || bytes[TEST_ERR] < c->end.err ||
+        (bytes[TEST_LOG] < c->end.log && !c->spec->kernel_only))
         return;
     if (!c->spec->serve) {
         quit(c, SIGINT);
@@ -192,6 +197,32 @@ static void end_when_complete(struct test_child *c)
         c->said_end = false;
         c->run->ended(c->run);
     }
+}
+
+/* The machine's account of itself up to now, which it gives before it is told to quit. */
+static void ask_for_profile(struct test_child *c)
+{
+    static const char request[] = "{\"command\": \"profile\"}\n";
+
+    if (send(c->machine.fd, request, strlen(request), MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)strlen(request))
+        watch_set(&c->machine, EPOLLIN);
+}
+
+static void machine_ready(struct watch *w, uint32_t revents)
+{
+    struct test_child *c = container_of(w, struct test_child, machine);
+    ssize_t n = read(w->fd, c->profile + c->profile_n, PROFILE_MAX - 1 - c->profile_n);
+
+    (void)revents;
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    c->profile_n += n > 0 ? (size_t)n : 0;
+    if (n > 0 && c->profile_n < PROFILE_MAX - 1 && c->profile[c->profile_n - 1] != '\n')
+        return;
+    watch_set(w, 0);
+    if (n > 0)
+        c->run->profile = xstrdup(c->profile);
+    end_when_complete(c);
 }
 
 static void guest_error(struct test_child *c, const struct said *s)
@@ -243,6 +274,8 @@ static void obey(struct test_child *c, const char *line)
         c->run->result.boot_ns = c->command_ns - c->start_ns;
         timer_disarm(&c->boot);
         c->running = !c->spec->serve;
+        if (c->spec->profile)
+            ask_for_profile(c);
         enter_phase(c, TEST_COMMAND);
         heard(c);
         watch_set(&c->input, c->spec->stdin_open ? EPOLLOUT : 0);
@@ -407,6 +440,8 @@ static void stream_ready(struct watch *w, uint32_t revents)
     s->at = 0;
     s->n = (size_t)n;
     heard(s->child);
+    if (s->which != TEST_LOG && !s->child->run->result.byte_ns)
+        s->child->run->result.byte_ns = now(s->child) - s->child->command_ns;
     if (s->which == TEST_LOG && s->child->spec->kernel_only)
         return; /* it came by the serial port */
     if (s->which == TEST_LOG)
@@ -738,6 +773,7 @@ static void start_watching(struct test_child *c, int ours[FD_END + 1], int pidfd
     set_watch(&c->control, c->lane, take_fd(&ours[FD_CONTROL]), EPOLLIN, control_ready);
     set_watch(&c->complaint, c->lane, take_fd(&ours[FD_END]), EPOLLIN, complaint_ready);
     set_watch(&c->serial, c->lane, take_fd(&ours[FD_SERIAL]), EPOLLIN, serial_ready);
+    set_watch(&c->machine, c->lane, take_fd(&ours[FD_MACHINE]), 0, machine_ready);
     set_watch(&c->input, c->lane, take_fd(&ours[FD_STDIN]), 0, input_ready);
     for (int i = 0; i < TEST_STREAMS; i++) {
         c->streams[i].child = c;
@@ -794,7 +830,7 @@ int test_run_start(struct test_run *r, struct test_spec *s, struct lane *lane, s
         r->result = (struct test_result){0};
         r->child = c = xcalloc(1, sizeof(*c));
         *c = (struct test_child){.run = r, .spec = s, .lane = lane};
-        c->start_ns = now(c);
+        c->start_ns = r->result.start_ns = now(c);
         ret = start_child(c, ours, theirs, err);
         if (ret < 0)
             free(take_ptr(r->child));
@@ -829,6 +865,8 @@ void test_run_fini(struct test_run *r)
     drop(&c->complaint);
     drop(&c->input);
     drop(&c->serial);
+    drop(&c->machine);
+    free(take_ptr(r->profile));
     for (int i = 0; i < TEST_STREAMS; i++)
         drop(&c->streams[i].watch);
     timer_disarm(&c->boot);

@@ -46,6 +46,7 @@ struct test_spec {
     const char *modules; /* lib/modules/VERSION; NULL: the kernel has all it needs built in */
     const char *kconfig; /* what it was configured by, as a text; NULL: unknown */
     bool systemd;        /* the root's own is the guest's first process, and the command a unit */
+    bool profile;        /* r->profile tells how the machine started; the log says more than usual */
     bool serve;          /* test_run_command() says what runs, as often as it likes; `command` is empty */
     const char *cwd;     /* in the guest */
     const char *user;    /* NAME or UID[:GID], looked up in the root; NULL: root */
@@ -71,6 +72,8 @@ struct test_result {
     bool bundled;  /* what is known of the dead guest is in the spec's bundle */
     char why[512]; /* one line; empty when it passed */
     uint64_t boot_ns, command_ns, all_ns; /* how long it took to the command's start, from there to its end, and all */
+    uint64_t byte_ns;                     /* and from there to its first byte of output; 0: there was none */
+    uint64_t start_ns;                    /* when it began, on CLOCK_MONOTONIC */
     uint64_t bytes[TEST_STREAMS];
 };
 
@@ -89,6 +92,7 @@ struct test_run {
     void (*done)(struct test_run *r);
 
     struct test_result result;
+    char *profile;            /* as "bothy ctl --json SOCKET profile" when the command started; NULL: there is none */
     struct test_child *child; /* private */
 };
 

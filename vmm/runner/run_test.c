@@ -12,7 +12,7 @@
 #include "vmm/base/test.h"
 
 /* Its descriptors, as run.c has them. */
-enum { CONTROL = 5, STDIN, OUT, ERR, LOG, SERIAL };
+enum { CONTROL = 5, STDIN, OUT, ERR, LOG, SERIAL, MACHINE };
 
 static void say(int fd, const char *text)
 {
@@ -28,6 +28,7 @@ static void wait_for_the_end(void)
 
 static void guest_echo(void)
 {
+    static const char log_lines[] = "[    1.000000] one\n[    2.500000] two\n";
     char buf[4096];
     size_t all = 0;
     ssize_t n;
@@ -40,20 +41,20 @@ static void guest_echo(void)
         all += (size_t)n;
     }
     say(ERR, "aside");
-    say(LOG, "[    1.000000] one\n[    2.500000] two\n");
     say(SERIAL, "[    1.000000] one\r\n[    2.600000] three\r\n");
-    fprintf(f, "exit 7 %zu 5\n", all);
+    fprintf(f, "exit 7 %zu 5 %zu\n", all, sizeof(log_lines) - 1);
     fflush(f);
+    say(LOG, log_lines); /* it is on its way yet */
     wait_for_the_end();
 }
 static void guest_killed(void)
 {
-    say(CONTROL, "ready\nsignal 11 0 0\n");
+    say(CONTROL, "ready\nsignal 11 0 0 0\n");
     wait_for_the_end();
 }
 static void guest_true(void)
 {
-    say(CONTROL, "ready\nexit 0 0 0\n");
+    say(CONTROL, "ready\nexit 0 0 0 0\n");
     wait_for_the_end();
 }
 /* Echoes each command's input, and ends with how long its orders were. */
@@ -73,8 +74,22 @@ static void guest_serves(void)
             left -= (unsigned long)some;
         }
         all += input;
-        dprintf(CONTROL, input ? "exit %lu %lu 0\n" : "signal %lu %lu 0\n", n, all);
+        dprintf(CONTROL, input ? "exit %lu %lu 0 0\n" : "signal %lu %lu 0 0\n", n, all);
     }
+}
+/* Its command is over before its machine says how it started. */
+static void guest_profiled(void)
+{
+    char buf[64];
+
+    say(CONTROL, "ready\n");
+    say(OUT, "x");
+    say(CONTROL, "exit 0 1 0 0\n");
+    if (read(MACHINE, buf, sizeof(buf)) <= 0)
+        _exit(99);
+    say(MACHINE, "{\"result\": ");
+    say(MACHINE, "{}}\n");
+    wait_for_the_end();
 }
 static void guest_silent(void)
 {
@@ -99,7 +114,7 @@ static void guest_no_ports(void)
 }
 static void guest_nonsense(void)
 {
-    say(CONTROL, "exit 0 0 0\n");
+    say(CONTROL, "exit 0 0 0 0\n");
     wait_for_the_end();
 }
 static void guest_panic(void)
@@ -177,6 +192,7 @@ static const struct {
     {"killed", guest_killed},
     {"true", guest_true},
     {"serves", guest_serves},
+    {"profiled", guest_profiled},
     {"silent", guest_silent},
     {"stubborn", guest_stubborn},
     {"error", guest_error},
@@ -479,6 +495,22 @@ static void who_serves_runs_one_command_after_the_other(void **state)
     tear_down(b);
 }
 
+static void the_profile_is_waited_for(void **state)
+{
+    struct bench *b = bench("profiled");
+
+    (void)state;
+    b->spec.profile = true;
+    start(b);
+    assert_string_equal(b->config.control, "fd:11");
+    assert_non_null(strstr(b->config.append.v[0], " initcall_debug"));
+    finish(b);
+    assert_int_equal(b->run.result.outcome, TEST_PASS);
+    assert_string_equal(b->run.profile, "{\"result\": {}}\n");
+    assert_true(b->run.result.byte_ns > 0);
+    tear_down(b);
+}
+
 static void it_can_be_stopped_and_thrown_away(void **state)
 {
     struct bench *b = bench("silent");
@@ -523,6 +555,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(limits_of_time_end_it),
         cmocka_unit_test(what_dies_or_hangs_leaves_a_bundle),
         cmocka_unit_test(who_serves_runs_one_command_after_the_other),
+        cmocka_unit_test(the_profile_is_waited_for),
         cmocka_unit_test(it_can_be_stopped_and_thrown_away),
         cmocka_unit_test(users_words_come_last),
     };

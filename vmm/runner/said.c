@@ -36,7 +36,7 @@ static int parse_end(const char *text, enum said_kind kind, uint64_t max, struct
     uint64_t n;
 
     if (!number(&text, max, &n) || *text++ != ' ' || !number(&text, UINT64_MAX, &s.out) || *text++ != ' ' ||
-        !number(&text, UINT64_MAX, &s.err) || *text)
+        !number(&text, UINT64_MAX, &s.err) || *text++ != ' ' || !number(&text, UINT64_MAX, &s.log) || *text)
         return -EINVAL;
     s.number = (uint32_t)n;
     *ret = s;

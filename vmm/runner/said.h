@@ -8,7 +8,7 @@ enum said_kind { SAID_READY, SAID_EXIT, SAID_SIGNAL, SAID_ERROR };
 struct said {
     enum said_kind kind;
     uint32_t number;          /* exit code, signal or errno value */
-    uint64_t out, err;        /* bytes of output before it */
+    uint64_t out, err, log;   /* bytes of output before it */
     char text[INIT_LINE_MAX]; /* of an error: printable */
 };
 
