@@ -49,6 +49,8 @@ static const struct opt test_options[] = {
           "seconds until the command starts; 0: no limit"),
     O_U32(struct test_opts, silence_timeout, "silence-timeout", "0", 0, SECONDS_MAX,
           "seconds that the command may be silent, and the kernel's log with it; 0: no limit"),
+    O_BOOL(struct test_opts, keep, "keep", "off",
+           "a guest whose command failed or ran out of time stays for --gdb or --control, until Ctrl-C"),
     O_BOOL(struct test_opts, profile_boot, "profile-boot", "off",
            "tell on standard error where the time until the command's first byte went"),
     O_STR(struct test_opts, log, "log", NULL, "write the kernel's log there", .arg = "FILE"),
@@ -188,6 +190,7 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
         .silence_ns = o->silence_timeout * NS_PER_SEC,
         .total_ns = p->name ? 0 : o->timeout * NS_PER_SEC,
         .serve = p->name,
+        .keep = o->keep,
         .profile = o->profile_boot,
         .stdin_open = p->name,
         .bundle = j->bundle,
@@ -322,7 +325,11 @@ static int run_plan(const struct test_plan *p, FILE *f, struct err *err)
     int r;
 
     report_init(&report);
-    if (!alone && o->profile_boot)
+    if (o->keep && (!alone || (!o->c.gdb && !o->c.control)))
+        r = err_set(err, EINVAL,
+                    "--keep: give --gdb or --control, too, to look at the guest by; only a single run with its own "
+                    "output is kept");
+    else if (!alone && o->profile_boot)
         r = err_set(err, EINVAL, "--profile-boot: only a single run with its own output has a profile");
     else if (!alone && o->shell_on_failure)
         r = err_set(err, EINVAL, "--shell-on-failure: only a single run with its own output has a shell");
@@ -396,6 +403,7 @@ static int check_serve(const struct test_opts *o, struct err *err)
         {"--log", o->log},
         {"--shell-on-failure", o->shell_on_failure},
         {"--profile-boot", o->profile_boot},
+        {"--keep", o->keep},
     };
 
     for (size_t i = 0; i < array_len(others); i++)

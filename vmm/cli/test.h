@@ -13,7 +13,7 @@ struct test_opts {
     struct opt_list matrix;
     struct crash_opts crash;
     enum test_root root_kind;
-    bool shell, shell_on_failure, systemd, profile_boot;
+    bool shell, shell_on_failure, systemd, profile_boot, keep;
     uint32_t boot_timeout, silence_timeout, timeout, all_timeout, jobs, retry, format, log_level;
 };
 

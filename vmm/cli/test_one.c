@@ -191,6 +191,21 @@ static void signal_arrived(struct watch *w, uint32_t revents)
         test_run_stop(&o->run, strsignal((int)si.ssi_signo));
 }
 
+/* From here on Ctrl-C is for us. */
+static void kept(struct test_run *r)
+{
+    struct one *o = one_of(r);
+    const struct config *c = o->spec->config;
+
+    watch_del(&o->wake);
+    if (o->spec->tty)
+        terminal_leave();
+    o->spec->tty = false;
+    fprintf(stderr, "bothy test: %s: %s; the guest is kept for %s%s%s%s, until Ctrl-C\n", o->spec->name, r->result.why,
+            c->gdb ? "gdb at " : "", c->gdb ? c->gdb : "", c->control ? c->gdb ? " and bothy ctl " : "bothy ctl " : "",
+            c->control ? c->control : "");
+}
+
 /* What the exit code alone does not tell. */
 static void tell(const struct one *o, const struct report_run *run)
 {
@@ -239,7 +254,7 @@ static int start(struct one *o, struct err *err)
     o->in = (struct watch){.lane = &o->lane, .fd = STDIN_FILENO, .ready = in_ready};
     o->out[TEST_OUT] = (struct watch){.lane = &o->lane, .fd = STDOUT_FILENO, .ready = out_ready};
     o->out[TEST_ERR] = (struct watch){.lane = &o->lane, .fd = STDERR_FILENO, .ready = out_ready};
-    o->run = (struct test_run){.output = output, .input = input, .done = done};
+    o->run = (struct test_run){.output = output, .input = input, .kept = kept, .done = done};
     if (r >= 0)
         r = test_run_start(&o->run, s, &o->lane, err);
     if (r < 0)

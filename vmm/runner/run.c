@@ -66,6 +66,7 @@ struct test_child {
     struct watch gone, control, complaint, input, serial, machine;
     struct timer boot, silence, total, panic, quit;
     bool panicked; /* and the machine did not notice */
+    int kept;      /* the signal that it did not get to end it; 0: none */
     struct stream streams[TEST_STREAMS];
     uint64_t start_ns, command_ns; /* when */
     bool decided;                  /* the result stands; what is left is to end the machine */
@@ -117,19 +118,36 @@ __attribute__((format(printf, 4, 5))) static void decide(struct test_child *c, e
     va_end(ap);
 }
 
+static void disarm_limits(struct test_child *c)
+{
+    timer_disarm(&c->boot);
+    timer_disarm(&c->silence);
+    timer_disarm(&c->total);
+    timer_disarm(&c->panic);
+}
+
 /* Ends the machine, in order if it does so soon; SIGQUIT leaves a bundle. */
 static void quit(struct test_child *c, int sig)
 {
     if (c->phase == TEST_ENDING || c->phase == TEST_OVER)
         return;
     enter_phase(c, TEST_ENDING);
-    timer_disarm(&c->boot);
-    timer_disarm(&c->silence);
-    timer_disarm(&c->total);
-    timer_disarm(&c->panic);
+    disarm_limits(c);
     if (c->pid)
         kill(c->pid, sig);
     timer_arm(&c->quit, now(c) + (c->spec->bundle ? BUNDLE_S : QUIT_S) * NS_PER_SEC);
+}
+
+/* The run is decided. */
+static void quit_or_keep(struct test_child *c, int sig)
+{
+    if (!c->spec->keep || c->run->result.outcome == TEST_PASS) {
+        quit(c, sig);
+    } else if (!c->kept) {
+        c->kept = sig;
+        disarm_limits(c);
+        c->run->kept(c->run);
+    }
 }
 
 static void quit_late(struct timer *t)
@@ -143,7 +161,7 @@ static void quit_late(struct timer *t)
 static void out_of_time(struct test_child *c, uint64_t limit_ns, const char *what)
 {
     decide(c, TEST_TIMEOUT, EXIT_TIMEOUT, "%s after %llu s", what, (unsigned long long)(limit_ns / NS_PER_SEC));
-    quit(c, c->spec->bundle ? SIGQUIT : SIGINT);
+    quit_or_keep(c, c->spec->bundle ? SIGQUIT : SIGINT);
 }
 
 static void boot_late(struct timer *t)
@@ -192,7 +210,7 @@ static void end_when_complete(struct test_child *c)
         (bytes[TEST_LOG] < c->end.log && !c->spec->kernel_only))
         return;
     if (!c->spec->serve) {
-        quit(c, SIGINT);
+        quit_or_keep(c, SIGINT);
     } else if (!c->decided) {
         c->said_end = false;
         c->run->ended(c->run);
@@ -655,7 +673,7 @@ int test_run_command(struct test_run *r, char *const *command, uint64_t input)
 void test_run_stop(struct test_run *r, const char *why)
 {
     decide(r->child, TEST_STOPPED, EXIT_INTERRUPTED, "%s", why);
-    quit(r->child, SIGINT);
+    quit(r->child, r->child->kept ? r->child->kept : SIGINT);
 }
 
 void test_run_diagnose(struct test_run *r)

@@ -46,6 +46,7 @@ struct test_spec {
     const char *modules; /* lib/modules/VERSION; NULL: the kernel has all it needs built in */
     const char *kconfig; /* what it was configured by, as a text; NULL: unknown */
     bool systemd;        /* the root's own is the guest's first process, and the command a unit */
+    bool keep;           /* when the command fails or time is up, the guest goes on until test_run_stop() */
     bool profile;        /* r->profile tells how the machine started; the log says more than usual */
     bool serve;          /* test_run_command() says what runs, as often as it likes; `command` is empty */
     const char *cwd;     /* in the guest */
@@ -86,6 +87,7 @@ struct test_run {
     size_t (*output)(struct test_run *r, enum test_stream s, const void *bytes, size_t n);
     void (*phase)(struct test_run *r, enum test_phase p); /* it has come so far; NULL: nobody cares */
     void (*input)(struct test_run *r);                    /* test_run_input() takes more; NULL: no input */
+    void (*kept)(struct test_run *r);                     /* the guest, with r->result, as the spec wants it */
     /* Who serves waits for the next command: in r->result this one's code, signal and command_ns. */
     void (*ended)(struct test_run *r);
     /* r->result is complete, and nothing is called any more: here or later, test_run_fini(). */

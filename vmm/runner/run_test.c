@@ -224,7 +224,7 @@ struct bench {
     struct config config;
     struct loop *loop;
     struct lane lane;
-    bool over, slow, up;
+    bool over, slow, up, kept;
     unsigned ends;
     const char *input; /* what is left of it */
     size_t input_n, take;
@@ -261,6 +261,11 @@ static void phase(struct test_run *r, enum test_phase p)
         container_of(r, struct bench, run)->up = true;
 }
 
+static void kept(struct test_run *r)
+{
+    container_of(r, struct bench, run)->kept = true;
+}
+
 static void ended(struct test_run *r)
 {
     container_of(r, struct bench, run)->ends++;
@@ -277,7 +282,8 @@ static struct bench *bench(const char *guest)
     struct bench *b = xcalloc(1, sizeof(*b));
     struct err err;
 
-    b->run = (struct test_run){.output = output, .input = input, .phase = phase, .ended = ended, .done = done};
+    b->run =
+        (struct test_run){.output = output, .input = input, .phase = phase, .kept = kept, .ended = ended, .done = done};
     config_init(&b->config);
     b->config.kernel = xstrdup("/nowhere/kernel");
     b->spec = (struct test_spec){.name = "test",
@@ -511,6 +517,39 @@ static void the_profile_is_waited_for(void **state)
     tear_down(b);
 }
 
+static void what_fails_is_kept(void **state)
+{
+    static const struct {
+        const char *guest;
+        enum test_outcome outcome;
+    } cases[] = {{"killed", TEST_FAIL}, {"hangs", TEST_TIMEOUT}};
+    struct bench *b = bench("true");
+
+    (void)state;
+    b->spec.keep = true;
+    start(b);
+    finish(b);
+    assert_false(b->kept);
+    tear_down(b);
+    for (size_t i = 0; i < array_len(cases); i++) {
+        b = bench(cases[i].guest);
+        b->spec.keep = true;
+        b->spec.bundle = "dir";
+        b->spec.silence_ns = i ? NS_PER_SEC / 20 : 0; /* not before it is ready */
+        start(b);
+        while (!b->kept)
+            loop_once(b->loop, 1000);
+        assert_false(b->over);
+        lane_lock(&b->lane);
+        test_run_stop(&b->run, "enough");
+        lane_unlock(&b->lane);
+        finish(b);
+        assert_int_equal(b->run.result.outcome, cases[i].outcome);
+        assert_int_equal(b->run.result.bundled, i); /* as if it had ended when its time was up */
+        tear_down(b);
+    }
+}
+
 static void it_can_be_stopped_and_thrown_away(void **state)
 {
     struct bench *b = bench("silent");
@@ -556,6 +595,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_dies_or_hangs_leaves_a_bundle),
         cmocka_unit_test(who_serves_runs_one_command_after_the_other),
         cmocka_unit_test(the_profile_is_waited_for),
+        cmocka_unit_test(what_fails_is_kept),
         cmocka_unit_test(it_can_be_stopped_and_thrown_away),
         cmocka_unit_test(users_words_come_last),
     };
