@@ -18,7 +18,8 @@ struct net_core {
     struct iovec whole;          /* all of it */
     struct net_frame peeked;     /* what net_next() is about */
     bool more;                   /* there are more segments behind it */
-    struct pcap *pcap;           /* or NULL */
+    struct pcap *pcap;           /* or NULL; holds the guest's frame … */
+    bool sending;                /* … that a backend is about to take, or has taken and now answers */
     struct progress rx[NET_QUEUES_MAX], tx[NET_QUEUES_MAX];
     struct net_counters counters[NET_QUEUES_MAX];
 };
@@ -146,6 +147,14 @@ static int send_segments(struct net *n, unsigned queue, const struct net_frame *
     return 0;
 }
 
+/* A backend may answer a frame while it takes it: what is answered comes first. */
+static void capture_sent(struct net_core *c)
+{
+    if (c->sending)
+        pcap_write(c->pcap);
+    c->sending = false;
+}
+
 int net_send(struct net *n, unsigned queue, struct net_frame *f)
 {
     size_t len = f->len;
@@ -158,6 +167,7 @@ int net_send(struct net *n, unsigned queue, struct net_frame *f)
     }
     if (n->core->pcap)
         pcap_hold(n->core->pcap, f);
+    n->core->sending = n->core->pcap;
     missing = needs(f, false) & ~n->cls->takes;
     if (missing && f->hdr.gso_type) {
         rc = send_segments(n, queue, f);
@@ -168,12 +178,12 @@ int net_send(struct net *n, unsigned queue, struct net_frame *f)
             checksum_complete(f, n->core->bounce);
         rc = n->cls->send(n, queue, f);
     }
-    if (rc)
-        return rc;
-    count(&n->core->counters[queue].tx, len);
-    if (n->core->pcap)
-        pcap_write(n->core->pcap);
-    return 0;
+    if (!rc) {
+        count(&n->core->counters[queue].tx, len);
+        capture_sent(n->core);
+    }
+    n->core->sending = false;
+    return rc;
 }
 
 /* Makes the backend's frame one that the guest takes; false: nothing can be made of it. */
@@ -220,6 +230,7 @@ void net_next(struct net *n, unsigned queue)
 
     count(&c->counters[queue].rx, c->peeked.len);
     if (c->pcap) {
+        capture_sent(c);
         pcap_hold(c->pcap, &c->peeked);
         pcap_write(c->pcap);
     }

@@ -1,4 +1,5 @@
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -633,6 +634,32 @@ static void a_host_without_descriptors_refuses_new_connections_only(void **state
     guest_end(g);
 }
 
+static void a_capture_has_the_question_before_the_answer(void **state)
+{
+    enum { FILE_HEADER = 24, RECORD = 16 };
+    struct guest *g = guest_new("");
+    int fd = memfd_create("capture", MFD_CLOEXEC);
+    uint8_t got[1024];
+    static struct frame f;
+    char path[32];
+    struct err err;
+
+    (void)state;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    assert_int_equal(net_capture(g->n, path, 0, 0, &err), 0);
+    ip4(&f, me4, gateway4, 1, 16);
+    f.b[34] = 8;
+    finish4(&f, 2);
+    send_frame(g, &f);
+    until(g, g->pongs == 1);
+    assert_int_equal(pread(fd, got, sizeof(got), 0), FILE_HEADER + 2 * (RECORD + f.len));
+    assert_int_equal(got[FILE_HEADER + RECORD + 34], 8);
+    assert_int_equal(got[FILE_HEADER + 2 * RECORD + f.len + 34], 0);
+    assert_int_equal(net_missed(g->n), 0);
+    close(fd);
+    guest_end(g);
+}
+
 /* ---- Options. ---- */
 
 static void wrong_options_are_refused_with_thing_and_remedy(void **state)
@@ -748,6 +775,7 @@ int main(void)
         cmocka_unit_test(segments_out_of_order_are_not_kept),
         cmocka_unit_test(no_more_connections_than_allowed),
         cmocka_unit_test(a_host_without_descriptors_refuses_new_connections_only),
+        cmocka_unit_test(a_capture_has_the_question_before_the_answer),
         cmocka_unit_test(wrong_options_are_refused_with_thing_and_remedy),
         cmocka_unit_test(a_port_that_is_taken_is_named),
         cmocka_unit_test(a_range_of_ports_is_forwarded_one_by_one),
