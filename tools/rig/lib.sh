@@ -110,7 +110,7 @@ rig_main()
         --net | --port) [[ ${rig_net-} ]] || rig_fail "$1: this rig has no network"; net=1 ;;&
         --net) shift ;;
         --port)
-            [[ $2 =~ ^([0-9.]+:)?[1-9][0-9]*(/(tcp|udp))?$ ]] || rig_fail "--port $2: [ADDRESS:]PORT[/udp] is wanted"
+            [[ $2 =~ ^([0-9.]+:)?[1-9][0-9]*(/(tcp|udp))?$ ]] || rig_fail "--port $2: write [ADDRESS:]PORT[/udp], with a port from 1 up"
             ports+=("$2"); shift 2
             ;;
         -h | --help) rig_usage; exit ;;
