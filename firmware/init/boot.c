@@ -141,6 +141,8 @@ void open_ports(void)
     struct sockaddr_nl everybody = {.nl_family = AF_NETLINK, .nl_groups = 1};
     int events = (int)SYS(socket, AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT);
 
+    if (SYS(access, "/sys/bus/virtio/drivers/virtio_console", 0) < 0)
+        fail(0, "talk to bothy: its kernel has no virtio console (CONFIG_VIRTIO_CONSOLE)", NULL);
     if (events >= 0 && SYS(bind, events, &everybody, sizeof(everybody)) < 0) {
         SYS(close, events);
         events = -1;

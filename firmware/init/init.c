@@ -100,6 +100,7 @@ static void log_line(const struct line *l)
 
     line_add(&out, "<2>" INIT_LOG_MARK);
     line_add(&out, l->text);
+    line_add(&out, "\n"); /* the kernel shows a line that may go on when the next one comes */
     SYS(write, fd < 0 ? 2 : fd, out.text, out.n);
 }
 

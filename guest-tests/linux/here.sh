@@ -720,7 +720,9 @@ scenario_test_root_in_memory()
     tests 3 --modules "$modules" --root "$root" -- sh -c 'echo written >/etc/new; cat /etc/new; exit 3' && says '^written$' &&
         complains 'no CONFIG_VIRTIO_PCI' && complains 'no CONFIG_VIRTIO_FS' || return
     [[ ! -e $root/etc/new ]] || { why 'the directory has changed'; return; }
-    tests 125 --modules "$modules" -- true && complains 'no CONFIG_VIRTIO_FS, which it needs'
+    tests 125 --modules "$modules" -- true && complains 'no CONFIG_VIRTIO_FS, which it needs' || return
+    cp "$kernel" "$scratch/alone" && kernel=$scratch/alone tests 125 -- true &&
+        complains 'no virtio console (CONFIG_VIRTIO_CONSOLE); no modules of its kernel are known'
 }
 scenario_test_at_a_terminal()
 {

@@ -243,10 +243,10 @@ static void machine_ready(struct watch *w, uint32_t revents)
     end_when_complete(c);
 }
 
-static void guest_error(struct test_child *c, const struct said *s)
+static void guest_error(struct test_child *c, const struct said *s, const char *hint)
 {
-    decide(c, TEST_ERROR, EXIT_BOTHY, "the guest cannot %s%s%s", s->text, s->number ? ": " : "",
-           s->number ? strerror((int)s->number) : "");
+    decide(c, TEST_ERROR, EXIT_BOTHY, "the guest cannot %s%s%s%s", s->text, s->number ? ": " : "",
+           s->number ? strerror((int)s->number) : "", hint);
 }
 
 static void judge_command(struct test_child *c)
@@ -300,7 +300,7 @@ static void obey(struct test_child *c, const char *line)
         if (!c->spec->stdin_open)
             test_run_input(c->run, NULL, 0);
     } else if (s.kind == SAID_ERROR) {
-        guest_error(c, &s);
+        guest_error(c, &s, "");
         quit(c, SIGINT);
     } else {
         command_ended(c, &s);
@@ -500,7 +500,8 @@ static void judge(struct test_child *c)
     if (code < 0) {
         decide(c, TEST_ERROR, EXIT_BOTHY, "bothy's own machine ended by signal %d", WTERMSIG(c->status));
     } else if (mark && !said_parse_error(mark + strlen(INIT_LOG_MARK), &s)) {
-        guest_error(c, &s);
+        guest_error(c, &s,
+                    c->spec->modules ? "" : "; no modules of its kernel are known: name their directory by --modules");
     } else if (code == EXIT_BOTHY) {
         decide(c, TEST_ERROR, EXIT_BOTHY, "%s", words ? words : "the machine did not start");
     } else if (*c->log_told) {

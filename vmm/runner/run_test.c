@@ -379,7 +379,7 @@ static void every_end_is_told_from_the_others(void **state)
         {"true", TEST_PASS, 0, 0, ""},
         {"killed", TEST_FAIL, 139, 11, "signal 11"},
         {"error", TEST_ERROR, EXIT_BOTHY, 0, "cannot mount its root: No such device"},
-        {"no ports", TEST_ERROR, EXIT_BOTHY, 0, "the guest cannot find its ports"},
+        {"no ports", TEST_ERROR, EXIT_BOTHY, 0, "the guest cannot find its ports; no modules"},
         {"nonsense", TEST_ERROR, EXIT_BOTHY, 0, "never would"},
         {"panic", TEST_CRASH, EXIT_CRASHED, 0, "not syncing: because"},
         {"off", TEST_CRASH, EXIT_CRASHED, 0, "before its command ended"},
