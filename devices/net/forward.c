@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 static const char host_grammar[] = "write tcp:[HOSTADDR]:PORT-[GUESTADDR]:PORT, the same with udp, or "
-                                   "unix:PATH-[GUESTADDR]:PORT";
+                                   "unix:PATH-[GUESTADDR]:PORT, with ports up to 65535";
 static const char guest_grammar[] = "write tcp:GUESTADDR:PORT-cmd:COMMAND or tcp:GUESTADDR:PORT-unix:PATH";
 
 socklen_t forward_addr_len(const union forward_addr *a)
