@@ -730,6 +730,29 @@ scenario_test_at_a_terminal()
         /dev/null <<<'echo the answer is $((6 * 7)); exit' >"$out" && why 'no code' && return 1
     says '^31 97' && says '^/dev/pts/' && says 'sh ended with code 5' && says 'the answer is 42'
 }
+# The guest has no memory left, what it writes has no room here, it reboots, and the terminal goes away.
+scenario_test_hard_ends()
+{
+    local small=$scratch/small code=0
+    tests 137 -m 160M -- tail /dev/zero || return
+    mkdir "$small" && mount -t tmpfs -o size=8M small "$small" || { why 'no tmpfs'; return; }
+    TMPDIR=$small tests 1 -- dd if=/dev/zero of=/large bs=1M count=20 && complains 'No space left on device' || code=1
+    [[ ! $(ls -A "$small") ]] || { why 'something is left there'; code=1; }
+    umount "$small"
+    ((!code)) && tests 126 -- busybox reboot -f && complains 'before its command ended' || return
+    timeout -k 5 "$limit" python3 - "$bothy" test -k "$kernel" -- sh -c 'echo begun; sleep 1000' <<'EOF' || code=$?
+import os, pty, sys
+pid, terminal = pty.fork()
+if not pid:
+    os.execv(sys.argv[1], sys.argv[1:])
+said = b''
+while b'begun' not in said:
+    said += os.read(terminal, 4096)
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+EOF
+    [[ $code == 130 ]] || why "it ended with $code when its terminal went away"
+}
 scenario_test_matrix_in_junit()
 {
     local xml=$scratch/report.xml
