@@ -31,22 +31,26 @@ static void say(int fd, const void *bytes, size_t n)
     }
 }
 
-static void leave_bundle(int sig)
+/* Until it is asked how it is. */
+static void hang(const sigset_t *quit)
 {
-    (void)sig;
-    dprintf(STDERR_FILENO, "bothy run: it hangs; see there\n");
+    static const char words[] = "bothy run: it hangs; see there\n";
+    int sig;
+
+    sigwait(quit, &sig);
+    say(STDERR_FILENO, words, sizeof(words) - 1);
     _exit(EXIT_CRASHED);
 }
 
 /* A command that writes `n` bytes; returns the code that it ends with. */
-static unsigned play_command(const char *name, const char *second, const char *file, size_t file_n, size_t *n)
+static unsigned play_command(const char *name, const char *second, const char *file, size_t file_n, size_t *n,
+                             const sigset_t *quit)
 {
     static char flood[FLOOD];
 
     *n = 0;
     if (!strcmp(name, "hang"))
-        for (;;)
-            pause();
+        hang(quit);
     if (!strcmp(name, "die"))
         _exit(EXIT_CRASHED);
     if (!strcmp(name, "cat")) {
@@ -69,11 +73,11 @@ static void play(void)
     char words[4096], file[FILE_MAX];
     size_t file_n = 0, all = 0, n;
     unsigned long len, input;
-    sigset_t none;
+    sigset_t quit;
 
-    signal(SIGQUIT, leave_bundle);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL); /* who starts machines has blocked SIGINT */
+    sigemptyset(&quit);
+    sigaddset(&quit, SIGQUIT);
+    sigprocmask(SIG_SETMASK, &quit, NULL); /* who starts machines has blocked SIGINT */
     say(CONTROL, "ready\n", 6);
     while (fscanf(f, "run %lu %lu", &len, &input) == 2 && fgetc(f) == '\n' && fread(words, 1, len, f) == len) {
         const char *name = words + strlen("arg="), *second = name + strlen(name) + 1 + strlen("arg=");
@@ -88,7 +92,7 @@ static void play(void)
                     _exit(99);
                 file_n += (size_t)r;
             }
-        code = play_command(name, second, file, file_n, &n);
+        code = play_command(name, second, file, file_n, &n, &quit);
         all += n;
         killed = !strcmp(name, "kill");
         dprintf(CONTROL, "%s %u %zu 0 0\n", killed ? "signal" : "exit", killed ? SIGKILL : code, all);

@@ -133,7 +133,11 @@ static void a_socket_can_be_inherited(void **s)
     assert_int_equal(control_open(&m, word, &inherits, &err), 0);
     say(ends[0], PAUSE);
     hears(ends[0], OK);
+    assert_int_equal(send(ends[0], PAUSE, strlen(PAUSE), 0), (ssize_t)strlen(PAUSE));
+    loop_once(m.e.env.loop, 0);
+    fake_machine_run_job(&m);
     control_close(inherits);
+    hears(ends[0], OK); /* as who says "quit" does */
     is_hung_up_on(ends[0]);
     assert_int_equal(control_open(&m, "fd:x", &inherits, &err), -EBADF);
     assert_non_null(strstr(err.msg, "give the number of a socket"));

@@ -61,6 +61,7 @@ static bool receive(struct lines_client *c)
     return true;
 }
 
+/* False: it is gone. */
 static bool send_some(struct lines_client *c)
 {
     ssize_t n = send(c->watch.fd, c->out, c->out_len, MSG_NOSIGNAL);
@@ -202,7 +203,10 @@ void lines_close(struct lines *l)
     watch_del(&l->more);
     timer_disarm(&l->retry);
     for (struct lines_client *c = l->clients; c < l->clients + LINES_CLIENTS; c++)
-        if (c->in)
+        if (c->in) {
+            if (c->out_len)
+                send_some(c); /* such as the answer to who asked for the end */
             drop(c);
+        }
     listener_close(&l->listener);
 }

@@ -39,7 +39,7 @@ struct lines {
 int lines_open(struct lines *l, struct lane *lane, const char *path, struct err *err) must_check;
 /* In its place: the one client is at the other end of the socket `fd`, which is given away. */
 void lines_adopt(struct lines *l, struct lane *lane, int fd);
-/* All are dropped, without gone(); the socket is removed. */
+/* All get what they can take at once, and are dropped without gone(); the socket is removed. */
 void lines_close(struct lines *l);
 /* Its next line, without its end, the caller's; NULL: there is none, or it has too much to read. */
 char *lines_take(struct lines_client *c, size_t *n);
