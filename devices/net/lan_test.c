@@ -517,19 +517,28 @@ static void small_frames_keep_their_order(void **s)
     nic_close(&a);
 }
 
+/* One that connects as VM 3, and whom `a` has heard of then. */
+static int heard_of(const struct test_nic *a)
+{
+    uint8_t frame[HDR + 60] = {0};
+    int fd = raw_connect("lan.one.0");
+
+    make(frame + HDR, 3, 0, 0);
+    assert_int_equal(send(fd, frame, sizeof(frame), 0), (ssize_t)sizeof(frame));
+    loop_until(loop, a->got == 1);
+    return fd;
+}
+
 /* What has been taken from the guest and not sent when the receiver goes is lost, and counted. */
 static void small_frames_for_a_vm_that_goes_are_counted(void **s)
 {
-    uint8_t frame[HDR + 60] = {0};
+    uint8_t frame[60] = {0};
     struct test_nic a;
     int fd;
 
     (void)s;
     nic_open(&a, "name=one");
-    fd = raw_connect("lan.one.0");
-    make(frame + HDR, 3, 0, 0);
-    assert_int_equal(send(fd, frame, HDR + 60, 0), HDR + 60);
-    loop_until(loop, a.got == 1);
+    fd = heard_of(&a);
     make(frame, 1, 3, 0);
     for (unsigned i = 0; i < 5; i++)
         assert_int_equal(test_nic_send(&a, frame, 60, plain), 0);
@@ -547,10 +556,7 @@ static void a_vm_killed_while_awaited_ends_the_wait(void **s)
 
     (void)s;
     nic_open(&a, "name=one");
-    fd = raw_connect("lan.one.0");
-    make(frame + HDR, 3, 0, 0);
-    assert_int_equal(send(fd, frame, HDR + 60, 0), HDR + 60);
-    loop_until(loop, a.got == 1);
+    fd = heard_of(&a);
     make(frame, 1, 3, 0);
     while (!test_nic_send(&a, frame, sizeof(frame), plain))
         ;
