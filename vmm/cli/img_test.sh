@@ -129,10 +129,11 @@ says 1 "bothy img create" resize no.raw 1M
 ok convert -r 100M -m 2 a.raw b.img
 same a.raw b.img
 
-# Somebody else writes to it.
+# Somebody else writes to it; to ask bothy whether that has begun could lock him out.
+touch -d @0 new.img
 (exec "$bothy" img bench -q -w -c 4000000000 new.img) &
 pid=$!
-until "$bothy" img info new.img 2>&1 | grep -q "in use"; do kill -0 $pid || fail "bench ended early"; done
+until [ "$(stat -c %Y new.img)" != 0 ]; do kill -0 $pid || fail "bench ended early"; done
 says 1 "is in use by process $pid" info new.img
 [[ $said == *"or say -U"* ]] || fail "who may read it all the same? $said"
 says 0 "file format: raw" info -U new.img
