@@ -733,7 +733,7 @@ scenario_test_at_a_terminal()
 # The guest has no memory left, what it writes has no room here, it reboots, and the terminal goes away.
 scenario_test_hard_ends()
 {
-    local small=$scratch/small code=0
+    local small=$scratch/no-room code=0
     tests 137 -m 160M -- tail /dev/zero || return
     mkdir "$small" && mount -t tmpfs -o size=8M small "$small" || { why 'no tmpfs'; return; }
     TMPDIR=$small tests 1 -- dd if=/dev/zero of=/large bs=1M count=20 && complains 'No space left on device' || code=1
