@@ -6,9 +6,9 @@ mount -t tmpfs over /over
 mkdir /over/upper /over/work
 mount -t overlay -o lowerdir=/host,upperdir=/over/upper,workdir=/over/work root /new
 
-# KVM takes the TSC's rate from the kernel when it is loaded, which may be before the kernel has measured it well. Where the
-# good rate is over 250 ppm higher, KVM without TSC scaling believes that every vCPU's TSC stands still, and guests' timers come
-# late by this machine's whole age. So it is loaded again.
+# KVM takes the TSC's rate from the kernel when it is loaded, which may be before the kernel has measured it well. Where
+# the good rate is over 250 ppm higher, KVM without TSC scaling believes that every vCPU's TSC stands still, and guests'
+# timers come late by this machine's whole age. So it is loaded again.
 until [ "$(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)" = tsc ]; do sleep 0.02; done
 rmmod kvm_amd kvm
 for module in kvm kvm-amd; do insmod /modules/$module.ko; done

@@ -290,6 +290,13 @@ int test_watch_signals(struct watch *w, struct lane *lane, void (*ready)(struct 
     return 0;
 }
 
+void test_unwatch_signals(struct watch *w)
+{
+    watch_del(w);
+    if (w->fd >= 0)
+        close(w->fd);
+}
+
 static int run_one(const struct test_plan *p, struct report *report, struct err *err)
 {
     const struct test_opts *o = p->opts;
@@ -490,9 +497,8 @@ const struct cli_verb verb_test = {
         "own: of several runs, or where only such a result is bad, the exit code is 1 for a failed test, else that "
         "of the worst that came up.\n\n"
         "With --serve it starts nothing by itself: programs connect to the socket and say in lines of JSON which "
-        "guests "
-        "there are to be, on top of the other options, and what runs in them; the README tells how.  What one client "
-        "started ends when it leaves.",
+        "guests there are to be, on top of the other options, and what runs in them; the README tells how.  What one "
+        "client started ends when it leaves.",
     .opts = test_options,
     .size = sizeof(struct test_opts),
     .run = test_verb,

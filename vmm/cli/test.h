@@ -60,6 +60,8 @@ int test_serve(const struct test_plan *p, struct err *err) must_check;
 /* Has what would end the process arrive at *w, a signalfd, which is then the caller's to take away. */
 int test_watch_signals(struct watch *w, struct lane *lane, void (*ready)(struct watch *w, uint32_t revents),
                        struct err *err) must_check;
+/* Undoes that; copes with one whose fd is -1. */
+void test_unwatch_signals(struct watch *w);
 /* "DIR[:PATTERN]" as the command that runs an installed kselftest's tests; the caller's to free, with
  * test_words_free(). */
 int test_kselftest(const char *what, char ***ret, struct err *err) must_check;

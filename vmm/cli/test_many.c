@@ -357,9 +357,7 @@ int test_many(const struct test_plan *p, struct report *r, struct err *err)
         ret = test_watch_signals(&m.signals, &m.lane, signal_arrived, err);
     if (ret >= 0)
         run_all(&m);
-    watch_del(&m.signals);
-    if (m.signals.fd >= 0)
-        close(m.signals.fd);
+    test_unwatch_signals(&m.signals);
     lane_unlock(&m.lane);
     lane_fini(&m.lane);
     loop_destroy(m.loop);

@@ -277,11 +277,9 @@ static void stop(struct one *o)
     watch_del(&o->out[TEST_OUT]);
     watch_del(&o->out[TEST_ERR]);
     watch_del(&o->wake);
-    watch_del(&o->signals);
     if (o->spec->tty)
         terminal_leave();
-    if (o->signals.fd >= 0)
-        close(o->signals.fd);
+    test_unwatch_signals(&o->signals);
     if (o->run.child)
         test_run_fini(&o->run);
 }

@@ -602,9 +602,7 @@ int test_serve(const struct test_plan *p, struct err *err)
     lane_init(&s.lane, s.loop);
     lane_lock(&s.lane);
     r = serve_all(&s, err);
-    watch_del(&s.signals);
-    if (s.signals.fd >= 0)
-        close(s.signals.fd);
+    test_unwatch_signals(&s.signals);
     lane_unlock(&s.lane);
     lane_fini(&s.lane);
     loop_destroy(s.loop);
