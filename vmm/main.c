@@ -24,5 +24,6 @@ int main(int argc, char **argv)
     if (fill_standard_fds())
         return EXIT_BOTHY;
     signal(SIGPIPE, SIG_IGN); /* a reader that is gone is an EPIPE where we write, not our end */
+    signal(SIGXFSZ, SIG_IGN); /* and a file of the guest's beyond `ulimit -f` an EFBIG */
     return cli_main(argv);
 }

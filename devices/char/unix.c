@@ -3,16 +3,15 @@
 #include <unistd.h>
 
 #include "devices/char/peer.h"
-#include "vmm/base/clock.h"
 #include "vmm/base/listener.h"
 #include "vmm/base/log.h"
+#include "vmm/loop/acceptor.h"
 
 struct unix_socket {
     struct chardev c;
     struct peer peer;
     struct listener listener;
-    struct watch client;
-    struct timer retry; /* when the host had no descriptor left to accept with */
+    struct acceptor client;
 };
 
 static void client_gone(struct peer *p)
@@ -20,29 +19,18 @@ static void client_gone(struct peer *p)
     close(p->fd);
 }
 
-static void accept_client(struct watch *w, uint32_t revents)
+static void accepted(struct acceptor *a, int fd)
 {
     static const char busy[] = "bothy: another client is connected\r\n";
-    struct unix_socket *u = container_of(w, struct unix_socket, client);
-    int fd = accept4(u->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    struct unix_socket *u = container_of(a, struct unix_socket, client);
 
-    (void)revents;
-    if (fd >= 0 && !peer_listens(&u->peer)) {
+    if (!peer_listens(&u->peer)) {
         peer_connect(&u->peer, fd);
-    } else if (fd >= 0) {
-        if (write(fd, busy, sizeof(busy) - 1) < 0)
-            log_msg(LOG_DEBUG, "%s: second client left at once", u->c.dev->id);
-        close(fd);
-    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-        log_msg(LOG_WARN, "%s: accept a client: %s", u->c.dev->id, strerror(errno));
-        watch_set(w, 0);
-        timer_arm(&u->retry, loop_now(u->c.dev->lane.loop, CLK_HOST) + NS_PER_SEC);
+        return;
     }
-}
-
-static void retry(struct timer *t)
-{
-    watch_set(&container_of(t, struct unix_socket, retry)->client, EPOLLIN);
+    if (write(fd, busy, sizeof(busy) - 1) < 0)
+        log_msg(LOG_DEBUG, "%s: second client left at once", u->c.dev->id);
+    close(fd);
 }
 
 static int unix_open(struct chardev *c, const char *path, struct err *err)
@@ -54,9 +42,8 @@ static int unix_open(struct chardev *c, const char *path, struct err *err)
     if (r)
         return r;
     peer_init(&u->peer, c, client_gone);
-    u->client = (struct watch){.lane = &c->dev->lane, .fd = u->listener.fd, .events = EPOLLIN, .ready = accept_client};
-    u->retry = (struct timer){.lane = &c->dev->lane, .clk = CLK_HOST, .fire = retry};
-    watch_add(&u->client);
+    u->client = (struct acceptor){.name = c->dev->id, .accepted = accepted};
+    acceptor_open(&u->client, &c->dev->lane, u->listener.fd);
     return 0;
 }
 
@@ -64,8 +51,7 @@ static void unix_close(struct chardev *c)
 {
     struct unix_socket *u = container_of(c, struct unix_socket, c);
 
-    watch_del(&u->client);
-    timer_disarm(&u->retry);
+    acceptor_close(&u->client);
     peer_fini(&u->peer);
     listener_close(&u->listener);
 }

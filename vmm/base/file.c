@@ -67,3 +67,15 @@ int file_write(int fd, const void *p, size_t n)
     }
     return 0;
 }
+
+int file_write_at(int fd, uint64_t off, const void *p, size_t n)
+{
+    for (size_t done = 0; done < n;) {
+        ssize_t put = pwrite(fd, (const char *)p + done, n - done, (off_t)(off + done));
+
+        if (put < 0 && errno != EINTR)
+            return -errno;
+        done += put > 0 ? (size_t)put : 0;
+    }
+    return 0;
+}

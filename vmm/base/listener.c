@@ -13,8 +13,7 @@ static int bind_private(struct listener *l)
     return lstat(l->addr.sun_path, &l->made) ? -errno : 0;
 }
 
-/* Did a process of ours leave it behind that ended without tidying up? */
-static bool is_stale(const struct sockaddr_un *addr, int type)
+bool listener_is_stale(const struct sockaddr_un *addr, int type)
 {
     cleanup_fd int fd = socket(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct stat st;
@@ -35,7 +34,7 @@ static int listen_on(struct listener *l, int type, const char *path, int backlog
     if (l->fd < 0)
         return err_file(err, errno, "socket", path);
     r = bind_private(l);
-    if (r == -EADDRINUSE && is_stale(&l->addr, type) && !unlink(path))
+    if (r == -EADDRINUSE && listener_is_stale(&l->addr, type) && !unlink(path))
         r = bind_private(l);
     if (r == -EADDRINUSE)
         return err_set(err, EADDRINUSE, "socket \"%s\" exists already; remove it or choose another path", path);

@@ -18,5 +18,7 @@ struct listener {
 /* `type` is SOCK_STREAM, or SOCK_DGRAM, which has no use for `backlog`.  On failure listener_close() may follow, and
  * need not. */
 int listener_open(struct listener *l, int type, const char *path, int backlog, struct err *err) must_check;
+/* Is that a socket which a process of ours left behind that ended without tidying up? */
+bool listener_is_stale(const struct sockaddr_un *addr, int type);
 /* Copes with one that is all zeroes but for fd, -1. */
 void listener_close(struct listener *l);

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include "vmm/base/cleanup.h"
-#include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 
 static bool has_line(const struct lines_client *c)
@@ -152,30 +151,15 @@ static void welcome(struct lines *l, int fd)
     }
     *c = (struct lines_client){
         .lines = l,
-        .watch = {.lane = l->more.lane, .fd = fd, .events = EPOLLIN, .ready = client_ready},
+        .watch = {.lane = l->lane, .fd = fd, .events = EPOLLIN, .ready = client_ready},
         .in = xcalloc(1, LINES_MAX),
     };
     watch_add(&c->watch);
 }
 
-static void accept_client(struct watch *w, uint32_t revents)
+static void accepted(struct acceptor *a, int fd)
 {
-    struct lines *l = container_of(w, struct lines, more);
-    int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-    (void)revents;
-    if (fd >= 0) {
-        welcome(l, fd);
-    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-        log_msg(LOG_WARN, "socket \"%s\": accept a client: %s", l->listener.addr.sun_path, strerror(errno));
-        watch_set(w, 0);
-        timer_arm(&l->retry, loop_now(w->lane->loop, CLK_HOST) + NS_PER_SEC);
-    }
-}
-
-static void retry(struct timer *t)
-{
-    watch_set(&container_of(t, struct lines, retry)->more, EPOLLIN);
+    welcome(container_of(a, struct lines, more), fd);
 }
 
 int lines_open(struct lines *l, struct lane *lane, const char *path, struct err *err)
@@ -184,24 +168,23 @@ int lines_open(struct lines *l, struct lane *lane, const char *path, struct err 
 
     if (r)
         return r;
-    l->more = (struct watch){.lane = lane, .fd = l->listener.fd, .events = EPOLLIN, .ready = accept_client};
-    l->retry = (struct timer){.lane = lane, .clk = CLK_HOST, .fire = retry};
-    watch_add(&l->more);
+    l->lane = lane;
+    l->more = (struct acceptor){.name = l->listener.addr.sun_path, .accepted = accepted};
+    acceptor_open(&l->more, lane, l->listener.fd);
     return 0;
 }
 
 void lines_adopt(struct lines *l, struct lane *lane, int fd)
 {
-    l->listener.fd = l->more.fd = -1;
-    l->more.lane = lane;
+    l->listener.fd = -1;
+    l->lane = lane;
     fcntl(fd, F_SETFL, O_NONBLOCK);
     welcome(l, fd);
 }
 
 void lines_close(struct lines *l)
 {
-    watch_del(&l->more);
-    timer_disarm(&l->retry);
+    acceptor_close(&l->more);
     for (struct lines_client *c = l->clients; c < l->clients + LINES_CLIENTS; c++)
         if (c->in) {
             if (c->out_len)

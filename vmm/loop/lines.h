@@ -7,6 +7,7 @@
  */
 #pragma once
 #include "vmm/base/listener.h"
+#include "vmm/loop/acceptor.h"
 #include "vmm/loop/loop.h"
 
 enum { LINES_CLIENTS = 8, LINES_MAX = 64 << 10, LINES_FULL = 256 << 10 };
@@ -32,8 +33,8 @@ struct lines {
 
     struct lines_client clients[LINES_CLIENTS];
     struct listener listener; /* private, as all below */
-    struct watch more;
-    struct timer retry; /* when the host had no descriptor left to accept with */
+    struct lane *lane;
+    struct acceptor more;
 };
 
 int lines_open(struct lines *l, struct lane *lane, const char *path, struct err *err) must_check;

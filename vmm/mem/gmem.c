@@ -266,6 +266,16 @@ int gmem_zero(struct gmem *m, gpa_t gpa, uint64_t n)
     return 0;
 }
 
+void gmem_resident(const struct gmem *m, gpa_t gpa, size_t pages, uint8_t *ret)
+{
+    const struct gmem_range *r = range_of(m, gpa, pages * PAGE);
+
+    if (!r || mincore(host_ptr(r->host, gpa - r->base), pages * PAGE, ret))
+        memset(ret, 1, pages); /* nobody knows: as if it were there */
+    for (size_t i = 0; i < pages; i++)
+        ret[i] &= 1; /* mincore(2) defines no other bit */
+}
+
 int gmem_span(const struct gmem *m, gpa_t gpa, uint64_t n, size_t align, enum gmem_access a, struct gspan *ret)
 {
     const struct gmem_range *r = range_of(m, gpa, n);

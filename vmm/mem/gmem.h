@@ -59,6 +59,11 @@ unsigned gmem_ranges(const struct gmem *m, const struct gmem_range **ret);
 int gmem_read(const struct gmem *m, gpa_t gpa, void *dst, size_t n) must_check;
 int gmem_write(struct gmem *m, gpa_t gpa, const void *src, size_t n) must_check;
 int gmem_zero(struct gmem *m, gpa_t gpa, uint64_t n) must_check;
+/*
+ * For each page of 4 KiB from `gpa` on, in one range, a byte: 1, the host has it in memory now, so that to read it
+ * takes none; 0, it has never been written, was given back, or is swapped out.
+ */
+void gmem_resident(const struct gmem *m, gpa_t gpa, size_t pages, uint8_t *ret);
 
 /*
  * Check once, use many times (rings, buffers).  [gpa, gpa + n) must lie in one range and `gpa` be a multiple of
