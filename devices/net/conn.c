@@ -6,7 +6,6 @@
 
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
-#include "vmm/base/log.h"
 
 enum {
     PREFIX = 4,
@@ -116,14 +115,28 @@ static void ready(struct watch *w, uint32_t revents)
         set_watch(c);
 }
 
+/* Where it is TCP: nothing waits for more, and a machine that is gone without a word is missed within a minute. */
+static void tune(int fd)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {IPPROTO_TCP, TCP_NODELAY, 1},   {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, 20}, {IPPROTO_TCP, TCP_KEEPINTVL, 10},
+        {IPPROTO_TCP, TCP_KEEPCNT, 3},   {IPPROTO_TCP, TCP_USER_TIMEOUT, 50000 /* ms */},
+    };
+
+    for (size_t i = 0; i < array_len(options); i++)
+        setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(options[i].value));
+}
+
 void conn_start(struct conn *c, int fd)
 {
     struct net_user *u = c->net->user;
-    int on = 1;
 
     assert(c->fd < 0);
     c->fd = fd;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* where it is TCP */
+    tune(fd);
     c->watch = (struct watch){.lane = &c->net->dev->lane, .fd = fd, .events = EPOLLIN, .ready = ready};
     watch_add(&c->watch);
     if (u->link)
@@ -163,8 +176,8 @@ bool conn_peek(struct conn *c, struct net_frame *ret)
         uint32_t len = there < PREFIX ? 0 : get_be32(c->in + c->at);
 
         if (len > NET_FRAME_MAX) {
-            log_msg(LOG_WARN, "%s: the far end of %s announced a frame of %u bytes; disconnected it", c->net->dev->id,
-                    c->net->cls->name, len);
+            log_guest(&c->logs, "%s: the far end of %s announced a frame of %u bytes; disconnected it", c->net->dev->id,
+                      c->net->cls->name, len);
             hang_up(c);
         } else if (there < PREFIX || there - PREFIX < len) {
             if (reads++ == READS || !receive(c))

@@ -6,6 +6,7 @@
 #pragma once
 #include "devices/net/address.h"
 #include "devices/net/backend.h"
+#include "vmm/base/log.h"
 
 struct conn {
     struct net *net;               /* borrowed */
@@ -22,6 +23,7 @@ struct conn {
     int dialing;       /* a socket not yet connected, or -1 */
     struct watch answer;
     struct timer redial;
+    struct log_limit logs; /* of what the far end does wrong */
 };
 
 /* The link goes down: nobody is there. */

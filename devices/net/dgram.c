@@ -1,6 +1,7 @@
 /*
  * "dgram,local=ADDRESS,remote=ADDRESS": a cable to another VM, or to QEMU's "-netdev dgram", whose frames are datagrams
- * of Unix sockets or UDP.  What the far end has no room for is lost, as on any network.
+ * of Unix sockets or UDP.  A Unix socket has room for few, ten by default, so a sender waits for it.  What the far end
+ * of UDP has no room for is lost, as on any network.
  */
 #include <net/ethernet.h>
 #include <sys/socket.h>
@@ -19,6 +20,8 @@ struct dgram {
     struct address remote;
     struct listener listener; /* our socket */
     struct watch watch;
+    /* Unix: another, connected to the far end while there is one, since only so it tells when there is room. */
+    struct watch out; /* fd -1: none */
     uint8_t *in;
     size_t len; /* of the frame there; 0: none */
     struct iovec frame;
@@ -85,15 +88,51 @@ static void dgram_next(struct net *n, unsigned queue)
     dgram_of(n)->len = 0;
 }
 
+static void has_room(struct watch *w, uint32_t revents)
+{
+    struct net_user *u = container_of(w, struct dgram, out)->net.user;
+
+    (void)revents;
+    watch_set(w, 0);
+    u->writable(u, 0);
+}
+
+static bool send_to(const struct dgram *d, const struct net_frame *f)
+{
+    struct msghdr m = {.msg_iov = f->iov, .msg_iovlen = f->niov};
+
+    if (d->out.fd < 0) {
+        m.msg_name = (void *)&d->remote.sa;
+        m.msg_namelen = d->remote.len;
+    }
+    return sendmsg(d->out.fd < 0 ? d->listener.fd : d->out.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0;
+}
+
 static int dgram_send(struct net *n, unsigned queue, struct net_frame *f)
 {
     struct dgram *d = dgram_of(n);
-    struct msghdr m = {
-        .msg_name = &d->remote.sa, .msg_namelen = d->remote.len, .msg_iov = f->iov, .msg_iovlen = f->niov};
 
     (void)queue;
-    if (sendmsg(d->listener.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
-        net_drop(n, errno == EAGAIN || errno == ENOBUFS ? NET_DROP_FULL : NET_DROP_PEER);
+    if (send_to(d, f))
+        return 0;
+    /* The far end has come, or come again. */
+    if (d->out.fd >= 0 && (errno == ENOTCONN || errno == ECONNREFUSED) &&
+        !connect(d->out.fd, &d->remote.sa, d->remote.len) && send_to(d, f))
+        return 0;
+    if (d->out.fd >= 0 && errno == EAGAIN) {
+        watch_set(&d->out, EPOLLOUT);
+        return -EAGAIN;
+    }
+    net_drop(n, errno == EAGAIN || errno == ENOBUFS ? NET_DROP_FULL : NET_DROP_PEER);
+    return 0;
+}
+
+static int open_out(struct dgram *d, struct err *err)
+{
+    d->out.fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (d->out.fd < 0)
+        return err_set(err, errno, "remote=%s: %s", d->remote_text, strerror(errno));
+    watch_add(&d->out);
     return 0;
 }
 
@@ -114,6 +153,7 @@ static int dgram_open(struct net *n, struct err *err)
     int rc;
 
     d->listener.fd = -1;
+    d->out = (struct watch){.lane = &n->dev->lane, .fd = -1, .ready = has_room};
     if (!d->local_text || !d->remote_text)
         return err_set(err, EINVAL, "dgram needs local=ADDRESS and remote=ADDRESS");
     rc = address_parse("local", d->local_text, &local, err);
@@ -125,6 +165,8 @@ static int dgram_open(struct net *n, struct err *err)
         return err_set(err, EINVAL, "local=%s and remote=%s are addresses of different kinds; they must be of one",
                        d->local_text, d->remote_text);
     rc = bind_local(d, &local, err);
+    if (!rc && local.sa.sa_family == AF_UNIX)
+        rc = open_out(d, err);
     if (rc)
         return rc;
     d->in = xcalloc(1, NET_FRAME_MAX + 1);
@@ -138,6 +180,9 @@ static void dgram_close(struct net *n)
     struct dgram *d = dgram_of(n);
 
     watch_del(&d->watch);
+    watch_del(&d->out);
+    if (d->out.fd >= 0)
+        close(d->out.fd);
     listener_close(&d->listener);
     free(take_ptr(d->in));
 }

@@ -23,7 +23,7 @@ socklen_t forward_addr_len(const union forward_addr *a);
 enum { FORWARD_TEXT_MAX = 128 };
 /* "127.0.0.1:80", "[::1]:80" or a path; in `buf`, which is FORWARD_TEXT_MAX long. */
 const char *forward_addr_text(const union forward_addr *a, char *buf);
-/* The port of an address that has one, on top of which `add` goes. */
+/* Of an address that has a port. */
 uint16_t forward_port(const union forward_addr *a);
 void forward_set_port(union forward_addr *a, uint16_t port);
 

@@ -24,6 +24,7 @@
 #include "vmm/base/clock.h"
 #include "vmm/base/log.h"
 #include "vmm/base/opt.h"
+#include "vmm/loop/acceptor.h"
 #include "vmm/mem/iov.h"
 
 enum {
@@ -53,8 +54,7 @@ struct lan {
     char *name;
     int dir, fd; /* where the sockets are; our own */
     char self[NAME_MAX_LEN + 16];
-    struct watch joiner;
-    struct timer retry; /* when the host had no descriptor left to accept with */
+    struct acceptor joiner;
     struct port ports[PORTS];
     uint64_t used, open, unread; /* bit sets of ports: with a descriptor; that take frames; that may have some for us */
     struct port *waits;          /* for room there; NULL: for nothing */
@@ -239,24 +239,9 @@ static void port_open(struct lan *l, int fd)
     watch_add(&p->watch);
 }
 
-static void accept_joiner(struct watch *w, uint32_t revents)
+static void joined(struct acceptor *a, int fd)
 {
-    struct lan *l = container_of(w, struct lan, joiner);
-    int fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-    (void)revents;
-    if (fd >= 0) {
-        port_open(l, fd);
-    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-        log_msg(LOG_WARN, "%s: accept another VM: %s", l->net.dev->id, strerror(errno));
-        watch_set(w, 0);
-        timer_arm(&l->retry, loop_now(w->lane->loop, CLK_HOST) + NS_PER_SEC);
-    }
-}
-
-static void retry(struct timer *t)
-{
-    watch_set(&container_of(t, struct lan, retry)->joiner, EPOLLIN);
+    port_open(container_of(a, struct lan, joiner), fd);
 }
 
 static void patience_ends(struct timer *t)
@@ -552,7 +537,6 @@ static int lan_open(struct net *n, struct err *err)
         l->batch[i].msg_hdr = (struct msghdr){.msg_iov = l->iovs[i], .msg_iovlen = 2};
     }
     l->patience = (struct timer){.lane = &n->dev->lane, .clk = CLK_HOST, .fire = patience_ends};
-    l->retry = (struct timer){.lane = &n->dev->lane, .clk = CLK_HOST, .fire = retry};
     rc = check_name(l->name, err);
     if (!rc)
         rc = open_dir(&l->dir, err);
@@ -560,8 +544,8 @@ static int lan_open(struct net *n, struct err *err)
         rc = join(l, err);
     if (rc)
         return rc;
-    l->joiner = (struct watch){.lane = &n->dev->lane, .fd = l->fd, .events = EPOLLIN, .ready = accept_joiner};
-    watch_add(&l->joiner);
+    l->joiner = (struct acceptor){.name = n->dev->id, .accepted = joined};
+    acceptor_open(&l->joiner, &n->dev->lane, l->fd);
     return 0;
 }
 
@@ -569,8 +553,7 @@ static void lan_close(struct net *n)
 {
     struct lan *l = lan_of(n);
 
-    watch_del(&l->joiner);
-    timer_disarm(&l->retry);
+    acceptor_close(&l->joiner);
     timer_disarm(&l->patience);
     l->waits = NULL;
     for (uint64_t left = l->used; left; left &= left - 1)

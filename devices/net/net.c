@@ -16,7 +16,7 @@ struct net_core {
     net_offloads_t guest;        /* what it takes */
     uint8_t bounce[SEGMENT_MAX]; /* a frame that had to be copied, or a segment of one */
     struct iovec whole;          /* all of it */
-    struct net_frame peeked;     /* what net_next() is about */
+    struct net_frame peeked;     /* what net_next() and net_refuse() are about */
     bool more;                   /* there are more segments behind it */
     struct pcap *pcap;           /* or NULL; holds the guest's frame … */
     bool sending;                /* … that a backend is about to take, or has taken and now answers */
@@ -26,7 +26,7 @@ struct net_core {
 
 const char *const net_drop_names[NET_DROPS] = {
     [NET_DROP_MALFORMED] = "malformed", [NET_DROP_FULL] = "full",         [NET_DROP_PEER] = "refused",
-    [NET_DROP_DOWN] = "link-down",      [NET_DROP_TOO_LONG] = "too-long",
+    [NET_DROP_DOWN] = "link-down",      [NET_DROP_TOO_LONG] = "too-long", [NET_DROP_FILTERED] = "filtered",
 };
 
 void net_drop(struct net *n, enum net_drop why)
@@ -186,6 +186,11 @@ int net_send(struct net *n, unsigned queue, struct net_frame *f)
     return rc;
 }
 
+void net_give_up(struct net *n, unsigned queue)
+{
+    n->core->tx[queue].done = 0;
+}
+
 /* Makes the backend's frame one that the guest takes; false: nothing can be made of it. */
 static bool fit(struct net_core *c, struct progress *rx, struct net_frame *f)
 {
@@ -224,11 +229,11 @@ bool net_peek(struct net *n, unsigned queue, struct net_frame *ret)
     return false;
 }
 
-void net_next(struct net *n, unsigned queue)
+/* Done with the frame that net_peek() just gave. */
+static void next(struct net *n, unsigned queue)
 {
     struct net_core *c = n->core;
 
-    count(&c->counters[queue].rx, c->peeked.len);
     if (c->pcap) {
         capture_sent(c);
         pcap_hold(c->pcap, &c->peeked);
@@ -240,6 +245,18 @@ void net_next(struct net *n, unsigned queue)
     }
     c->rx[queue].done = 0;
     n->cls->next(n, queue);
+}
+
+void net_next(struct net *n, unsigned queue)
+{
+    count(&n->core->counters[queue].rx, n->core->peeked.len);
+    next(n, queue);
+}
+
+void net_refuse(struct net *n, unsigned queue, enum net_drop why)
+{
+    net_drop(n, why);
+    next(n, queue);
 }
 
 void net_set(struct net *n, net_offloads_t guest, unsigned queues)

@@ -52,10 +52,12 @@ struct net_user {
  * what its header says is dropped and counted here.
  */
 int net_send(struct net *n, unsigned queue, struct net_frame *f) must_check;
-/* The next frame for the guest, in the host's memory and valid until the next call of one of these three; false: none,
+/* The frame that there was no room for will not come again: the next one of this queue is another. */
+void net_give_up(struct net *n, unsigned queue);
+/* The next frame for the guest, in the host's memory and valid until the next call of one of these; false: none,
  * readable() follows.  Asked again it answers the same. */
 bool net_peek(struct net *n, unsigned queue, struct net_frame *ret) must_check;
-/* Done with the frame that net_peek() just gave. */
+/* The guest has the frame that net_peek() just gave. */
 void net_next(struct net *n, unsigned queue);
 
 struct net_limits {
@@ -71,8 +73,8 @@ const struct net_limits *net_limits(const struct net *n);
 void net_set(struct net *n, net_offloads_t guest, unsigned queues);
 
 /* For backends that serve rings: `ring` is 2 × queue for what the guest receives, one more for what it sends.  Its
- * frames pass by all of the above, and are not counted, until net_ring_stop(), which says what chain is next.  -errno:
- * it is still the NIC's. */
+ * frames pass by all of the above, and only net_info() may have a count of them, until net_ring_stop(), which says what
+ * chain is next.  -errno: it is still the NIC's. */
 int net_ring_start(struct net *n, unsigned ring, const struct ring *r, uint64_t features) must_check;
 uint16_t net_ring_stop(struct net *n, unsigned ring);
 
@@ -83,10 +85,13 @@ enum net_drop {
     NET_DROP_PEER,      /* the far end did not want it */
     NET_DROP_DOWN,      /* no link */
     NET_DROP_TOO_LONG,  /* for the guest's buffers */
+    NET_DROP_FILTERED,  /* the guest asked for no such frames */
     NET_DROPS
 };
 extern const char *const net_drop_names[NET_DROPS];
 void net_drop(struct net *n, enum net_drop why);
+/* Instead of net_next(): the guest does not get it. */
+void net_refuse(struct net *n, unsigned queue, enum net_drop why);
 
 struct net_traffic {
     uint64_t frames, bytes;

@@ -103,6 +103,12 @@ static void frames_count_when_they_are_through(void **state)
     net_next(net, 0);
     assert_false(net_peek(net, 0, &f));
     assert_int_equal(net_counters(net, 0)->rx.bytes, 70);
+    netscript_put(0, &(struct virtio_net_hdr_v1){0}, bytes, 70);
+    assert_true(net_peek(net, 0, &f));
+    net_refuse(net, 0, NET_DROP_FILTERED);
+    assert_false(net_peek(net, 0, &f));
+    assert_int_equal(net_counters(net, 0)->rx.frames, 1);
+    assert_int_equal(net_dropped(net, NET_DROP_FILTERED), 1);
     unplug();
 }
 

@@ -17,8 +17,9 @@ enum {
     IP4 = 20,
     IP6 = 40,
     CHATTER_RATE = 500,
-    UDP_FORGET_S = 60, /* after this a port in use counts as new once more */
+    UDP_FORGET_S = 60, /* after this a flow counts as new once more; libslirp closes its socket after 240 */
     DATAGRAM_S = 2,    /* to be put together */
+    PORT_DNS = 53,
     PORT_TFTP = 69,
     PORT_DHCP_SERVER = 67,
     PORT_DHCP_CLIENT = 68,
@@ -70,7 +71,9 @@ enum { OK = SAN_REASONS, WAIT };
 void sanitiser_init(struct sanitiser *s, const struct san_rules *rules)
 {
     memset(s, 0, offsetof(struct sanitiser, order));
-    tcp_order_init(&s->order);
+    tcp_order_init(&s->order); /* flows of another seed are none, those of UDP too */
+    for (unsigned i = 0; i < SAN_DATAGRAMS; i++)
+        s->datagrams[i].used = false;
     s->rules = *rules;
     s->connections = (struct san_bucket){.rate = rules->rate, .left = rules->rate};
     s->chatter = (struct san_bucket){.rate = CHATTER_RATE, .left = CHATTER_RATE};
@@ -331,7 +334,7 @@ static void forget_ports(struct sanitiser *s, uint64_t now_ns)
     if (now_ns - s->udp_at_ns < UDP_FORGET_S * NS_PER_SEC)
         return;
     s->udp_at_ns = now_ns;
-    s->in_use = (struct san_ports){0};
+    s->minute++;
     s->spoke_before = s->spoke;
     s->spoke = (struct san_ports){0};
 }
@@ -341,11 +344,16 @@ void sanitiser_forwards(struct sanitiser *s, uint16_t port)
     add_port(&s->forwarded, port);
 }
 
-/* libslirp keeps a socket for each source port; one that is not in use yet is a new connection. */
+/*
+ * libslirp keeps a socket for each address and port of the guest's.  Where it has one not yet, or might have closed it
+ * again, which it soon does with one that has asked a name server, the frame begins a connection.
+ */
 static unsigned udp_flow(struct sanitiser *s, const struct packet *p)
 {
     uint16_t from = get_be16(p->l4), to = get_be16(p->l4 + 2);
-    unsigned verdict;
+    const uint8_t *src = p->ip + (p->v6 ? 8 : 12);
+    unsigned verdict = OK;
+    uint32_t flow;
 
     if (s->rules.restricted)
         return SAN_RESTRICTED;
@@ -353,11 +361,11 @@ static unsigned udp_flow(struct sanitiser *s, const struct packet *p)
     if (s->rules.answers_only && is_loopback(s, p) &&
         (!has_port(&s->forwarded, from) || (!has_port(&s->spoke, to) && !has_port(&s->spoke_before, to))))
         return SAN_DESTINATION;
-    if (has_port(&s->in_use, from))
-        return OK;
-    verdict = new_connection(s, p);
+    flow = (uint32_t)tcp_order_key(&s->order, src, src, p->v6 ? 16 : 4, p->l4, p->l4) ^ s->minute;
+    if (s->udp_flows[from] != flow)
+        verdict = new_connection(s, p);
     if (verdict == OK)
-        add_port(&s->in_use, from);
+        s->udp_flows[from] = to == PORT_DNS ? 0 : flow;
     return verdict;
 }
 
@@ -700,6 +708,7 @@ static void tcp_sent(struct sanitiser *s, const uint8_t *ip, bool v6, const uint
     size_t n = v6 ? 16 : 4;
     const uint8_t *from = ip + (v6 ? 8 : 12);
 
+    s->failed += !!(t[13] & TH_RST);
     if ((t[13] & (TH_ACK | TH_RST)) == TH_ACK)
         tcp_order_told(&s->order, tcp_order_key(&s->order, from + n, from, n, t + 2, t), get_be32(t + 8));
 }
@@ -719,6 +728,10 @@ void sanitiser_sent(struct sanitiser *s, const uint8_t *frame, size_t len)
     case IPPROTO_TCP:
         if (len >= l4 + 20)
             tcp_sent(s, ip, v6, frame + l4);
+        break;
+    case IPPROTO_ICMP:
+    case IPPROTO_ICMPV6:
+        s->failed += frame[l4] == (v6 ? ICMP6_DST_UNREACH : ICMP_UNREACH);
         break;
     default:
         break;

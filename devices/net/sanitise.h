@@ -87,16 +87,20 @@ struct sanitiser {
     uint32_t open; /* connections that there are; the caller keeps it */
     uint64_t drops[SAN_REASONS];
     uint64_t urgent; /* frames that lost their urgent pointer */
+    uint64_t failed; /* resets and "unreachable" that libslirp sent the guest */
     struct san_bucket connections, chatter;
     uint8_t macs[SAN_MACS][6];
     unsigned nmacs;
-    uint64_t udp_at_ns;      /* since when are … */
-    struct san_ports in_use; /* source ports of UDP */
+    uint64_t udp_at_ns; /* since when it is … */
+    uint32_t minute;    /* this one */
     struct san_ports spoke,
         spoke_before;           /* ports at the gateway that have spoken to the guest, and the minute before */
     struct san_ports forwarded; /* the guest's UDP ports that are */
-    struct san_datagram datagrams[SAN_DATAGRAMS];
+    /* The rest is large, and touched where it is used only. */
     struct tcp_order order;
+    /* By the guest's port: a hash of the address that has a socket there, and of the minute. */
+    uint32_t udp_flows[65536];
+    struct san_datagram datagrams[SAN_DATAGRAMS];
 };
 
 /* *s is all zeroes, or was used before. */

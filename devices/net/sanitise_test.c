@@ -567,6 +567,12 @@ static unsigned passed(struct sanitiser *s, void (*make)(struct frame *f), unsig
     return ok;
 }
 
+static void udp_elsewhere(struct frame *f)
+{
+    udp4(f);
+    put_be16(f->b + 36, 9999);
+}
+
 static void new_connections_are_limited_and_old_ones_are_not(void **state)
 {
     static struct sanitiser s;
@@ -580,7 +586,7 @@ static void new_connections_are_limited_and_old_ones_are_not(void **state)
     assert_int_equal(passed(&s, tcp4, 50, NOW), 50);
     assert_int_equal(passed(&s, udp4, 50, NOW), 0);
     assert_int_equal(passed(&s, syn6, 50, NOW + NS_PER_SEC / 2), 5);
-    assert_int_equal(passed(&s, udp4, 50, NOW + NS_PER_SEC), 50); /* one socket for all of them */
+    assert_int_equal(passed(&s, udp_elsewhere, 50, NOW + NS_PER_SEC), 50); /* one socket for all of them */
     assert_int_equal(passed(&s, syn4, 50, NOW + NS_PER_SEC), 4);
     assert_int_equal(passed(&s, syn4, 50, NOW + 1000 * NS_PER_SEC), 10);
 
@@ -604,6 +610,66 @@ static void no_more_connections_than_allowed_at_a_time(void **state)
     assert_int_equal(passed(&s, ping4, 1, NOW), 0);
     assert_int_equal(s.drops[SAN_FULL], 3);
     assert_int_equal(passed(&s, tcp4, 1, NOW), 1);
+}
+
+static void udp_of_a_neighbour(struct frame *f)
+{
+    udp_elsewhere(f);
+    f->b[14 + 15] = 16;
+}
+
+static void udp6_elsewhere(struct frame *f)
+{
+    udp6(f);
+    put_be16(f->b + 56, 9999);
+}
+
+/* libslirp has a socket for each, and closes those that have asked a name server. */
+static void datagrams_of_another_address_or_long_after_are_another_connection(void **state)
+{
+    static struct sanitiser s;
+    const struct san_rules r = rules();
+
+    (void)state;
+    sanitiser_init(&s, &r);
+    assert_int_equal(passed(&s, udp_elsewhere, 1, NOW), 1);
+    s.open = r.max;
+    assert_int_equal(passed(&s, udp_elsewhere, 5, NOW), 5);
+    assert_int_equal(passed(&s, udp_of_a_neighbour, 1, NOW), 0);
+    assert_int_equal(passed(&s, udp6_elsewhere, 1, NOW), 0);
+    assert_int_equal(passed(&s, udp_elsewhere, 1, NOW + 61 * NS_PER_SEC), 0);
+    s.open = 0;
+    assert_int_equal(passed(&s, udp_elsewhere, 1, NOW + 61 * NS_PER_SEC), 1);
+    s.open = r.max;
+    assert_int_equal(passed(&s, udp4, 2, NOW + 61 * NS_PER_SEC), 1);
+    assert_int_equal(passed(&s, udp_elsewhere, 1, NOW + 61 * NS_PER_SEC), 0);
+    assert_int_equal(s.drops[SAN_FULL], 5);
+}
+
+static void what_fails_is_counted(void **state)
+{
+    static struct sanitiser s;
+    static struct frame f;
+    const struct san_rules r = rules();
+
+    (void)state;
+    sanitiser_init(&s, &r);
+    ip4(&f, "192.0.2.1", "10.0.2.15", 6, 20);
+    tcp_header(f.b + 34, 0x14);
+    sanitiser_sent(&s, f.b, f.len);
+    tcp_header(f.b + 34, 0x10);
+    sanitiser_sent(&s, f.b, f.len);
+    assert_int_equal(s.failed, 1);
+    ip4(&f, "10.0.2.2", "10.0.2.15", 1, 36);
+    f.b[34] = 3;
+    sanitiser_sent(&s, f.b, f.len);
+    f.b[34] = 0; /* a ping's answer */
+    sanitiser_sent(&s, f.b, f.len);
+    assert_int_equal(s.failed, 2);
+    ip6(&f, "fec0::2", "fec0::15", 58, 48);
+    f.b[54] = 1;
+    sanitiser_sent(&s, f.b, f.len);
+    assert_int_equal(s.failed, 3);
 }
 
 static void chatter_is_limited(void **state)
@@ -787,6 +853,8 @@ int main(void)
         cmocka_unit_test(unfinished_datagrams_make_room_for_others),
         cmocka_unit_test(new_connections_are_limited_and_old_ones_are_not),
         cmocka_unit_test(no_more_connections_than_allowed_at_a_time),
+        cmocka_unit_test(datagrams_of_another_address_or_long_after_are_another_connection),
+        cmocka_unit_test(what_fails_is_counted),
         cmocka_unit_test(chatter_is_limited),
         cmocka_unit_test(a_restricted_guest_begins_nothing_over_ipv6_or_udp),
         cmocka_unit_test(the_gateway_may_be_for_answers_only),

@@ -6,10 +6,10 @@
 #include <sys/socket.h>
 
 #include "devices/net/conn.h"
-#include "vmm/base/clock.h"
 #include "vmm/base/listener.h"
 #include "vmm/base/log.h"
 #include "vmm/base/opt.h"
+#include "vmm/loop/acceptor.h"
 
 struct net_socket {
     struct net net;
@@ -17,8 +17,7 @@ struct net_socket {
     uint32_t reconnect;
     struct conn conn;
     struct listener listener;
-    struct watch caller;
-    struct timer retry; /* when the host had no descriptor left to accept with */
+    struct acceptor caller;
 };
 
 static struct net_socket *socket_of(struct net *n)
@@ -26,30 +25,18 @@ static struct net_socket *socket_of(struct net *n)
     return container_of(n, struct net_socket, net);
 }
 
-static void accept_caller(struct watch *w, uint32_t revents)
+static void accepted(struct acceptor *a, int fd)
 {
-    struct net_socket *s = container_of(w, struct net_socket, caller);
-    int fd = accept4(s->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-
-    (void)revents;
-    if (fd >= 0) {
-        watch_set(w, 0); /* the next one waits for this one's end */
-        conn_start(&s->conn, fd);
-    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-        log_msg(LOG_WARN, "%s: accept a connection: %s", s->net.dev->id, strerror(errno));
-        watch_set(w, 0);
-        timer_arm(&s->retry, loop_now(w->lane->loop, CLK_HOST) + NS_PER_SEC);
-    }
-}
-
-static void retry(struct timer *t)
-{
-    watch_set(&container_of(t, struct net_socket, retry)->caller, EPOLLIN);
+    acceptor_listen(a, false); /* the next one waits for this one's end */
+    conn_start(&container_of(a, struct net_socket, caller)->conn, fd);
 }
 
 static void conn_ended(struct conn *c)
 {
-    watch_set(&container_of(c, struct net_socket, conn)->caller, EPOLLIN);
+    struct net_socket *s = container_of(c, struct net_socket, conn);
+
+    if (s->listen)
+        acceptor_listen(&s->caller, true);
 }
 
 static int listen_at(struct net_socket *s, const struct address *at, struct err *err)
@@ -67,8 +54,8 @@ static int listen_at(struct net_socket *s, const struct address *at, struct err 
     }
     if (rc)
         return rc;
-    s->caller.fd = l->fd;
-    watch_add(&s->caller);
+    s->caller = (struct acceptor){.name = s->net.dev->id, .accepted = accepted};
+    acceptor_open(&s->caller, &s->net.dev->lane, l->fd);
     return 0;
 }
 
@@ -94,8 +81,6 @@ static int socket_open(struct net *n, struct err *err)
 
     s->listener.fd = -1;
     conn_init(&s->conn, n, conn_ended);
-    s->caller = (struct watch){.lane = &n->dev->lane, .events = EPOLLIN, .ready = accept_caller};
-    s->retry = (struct timer){.lane = &n->dev->lane, .clk = CLK_HOST, .fire = retry};
     if (!s->listen == !s->connect)
         return err_set(err, EINVAL, "stream needs listen=ADDRESS or connect=ADDRESS, one of the two");
     rc = address_parse(s->listen ? "listen" : "connect", s->listen ? s->listen : s->connect, &a, err);
@@ -108,8 +93,7 @@ static void socket_close(struct net *n)
 {
     struct net_socket *s = socket_of(n);
 
-    timer_disarm(&s->retry);
-    watch_del(&s->caller);
+    acceptor_close(&s->caller);
     conn_fini(&s->conn);
     listener_close(&s->listener);
 }

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -292,6 +293,27 @@ static void a_caller_calls_again(void **s)
     unlink(path);
 }
 
+/* The value of an option at the other end of a connection of this process. */
+static int option_there(int fd, int level, int name)
+{
+    struct sockaddr_in there, at;
+    socklen_t len = sizeof(there);
+    int value = 0;
+
+    assert_int_equal(getpeername(fd, (struct sockaddr *)&there, &len), 0);
+    for (int i = 3; i < FD_SETSIZE; i++) {
+        len = sizeof(at);
+        if (!getsockname(i, (struct sockaddr *)&at, &len) && at.sin_family == AF_INET &&
+            at.sin_port == there.sin_port) {
+            len = sizeof(value);
+            assert_int_equal(getsockopt(i, level, name, &value, &len), 0);
+            return value;
+        }
+    }
+    fail_msg("descriptor %d has no other end here", fd);
+    return 0;
+}
+
 static void tcp_works_the_same(void **s)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -307,6 +329,9 @@ static void tcp_works_the_same(void **s)
     test_nic_new(&nic, loop, &net_stream, options);
     fd = accept(server, NULL, NULL);
     loop_until(loop, nic.up);
+    assert_true(option_there(fd, IPPROTO_TCP, TCP_NODELAY));
+    assert_true(option_there(fd, SOL_SOCKET, SO_KEEPALIVE)); /* a far end without power is missed some time */
+    assert_int_equal(option_there(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), 50000);
     assert_int_equal(write(fd, text, put(text, 20, 3)), 24);
     loop_until(loop, nic.got == 1);
     assert_int_equal(test_nic_send(&nic, text, 20, plain), 0);

@@ -7,7 +7,9 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/if_ether.h>
+#include <linux/if_link.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -277,8 +279,9 @@ static int check_options(const struct tap *t, struct err *err)
 {
     if (!t->ifname == !t->fd)
         return err_set(err, EINVAL, "a tap needs either ifname=NAME or fd=NUMBER");
-    if (t->ifname && (!*t->ifname || strlen(t->ifname) >= IFNAMSIZ))
-        return err_set(err, EINVAL, "ifname=%s: a name has 1 to %d letters", t->ifname, IFNAMSIZ - 1);
+    if (t->ifname && (!*t->ifname || strlen(t->ifname) >= IFNAMSIZ || strpbrk(t->ifname, "/:% ")))
+        return err_set(err, EINVAL, "ifname=%s: a name has 1 to %d letters, and no /, :, %% or space", t->ifname,
+                       IFNAMSIZ - 1);
     return t->ifname ? 0 : check_fd(t, err);
 }
 
@@ -350,7 +353,39 @@ static void tap_close(struct net *n)
     free(take_ptr(t->queues));
 }
 
-/* How many rings are the kernel's now. */
+/*
+ * All that has passed the interface since it was made, as its guest sees it: the kernel's own count, for which it does
+ * not matter who moves the frames [rtnetlink(7), RTM_GETSTATS].  NULL: it does not say.
+ */
+static json_t *interface_info(int tap)
+{
+    struct {
+        struct nlmsghdr h;
+        struct if_stats_msg m;
+    } ask = {.h = {.nlmsg_len = sizeof(ask), .nlmsg_type = RTM_GETSTATS, .nlmsg_flags = NLM_F_REQUEST},
+             .m.filter_mask = IFLA_STATS_FILTER_BIT(IFLA_STATS_LINK_64)};
+    struct {
+        struct nlmsghdr h;
+        struct if_stats_msg m;
+        struct nlattr a;
+        uint64_t rx_packets, tx_packets, rx_bytes, tx_bytes; /* struct rtnl_link_stats64 begins so */
+    } said;
+    int fd cleanup_fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    struct ifreq r = {.ifr_flags = 0};
+
+    if (fd < 0 || ioctl(tap, TUNGETIFF, &r) < 0)
+        return NULL;
+    ask.m.ifindex = if_nametoindex(r.ifr_name);
+    if (!ask.m.ifindex || send(fd, &ask, sizeof(ask), 0) < 0 ||
+        recv(fd, &said, sizeof(said), MSG_DONTWAIT) != sizeof(said) || said.h.nlmsg_type != RTM_NEWSTATS ||
+        said.a.nla_type != IFLA_STATS_LINK_64)
+        return NULL;
+    return json_pack("{s:I, s:I, s:I, s:I}", "rx-frames", (json_int_t)said.tx_packets, "rx-bytes",
+                     (json_int_t)said.tx_bytes, "tx-frames", (json_int_t)said.rx_packets, "tx-bytes",
+                     (json_int_t)said.rx_bytes);
+}
+
+/* How many rings are the kernel's now, and what it has counted. */
 static json_t *tap_info(struct net *n)
 {
     const struct tap *t = tap_of(n);
@@ -358,7 +393,7 @@ static json_t *tap_info(struct net *n)
 
     for (unsigned i = 0; i < 2 * n->queues; i++)
         rings += vhost_runs(&t->queues[i / 2].vhost, i % 2);
-    return json_pack("{s:I}", "vhost-rings", rings);
+    return json_pack("{s:I, s:o*}", "vhost-rings", rings, "interface", interface_info(t->queues[0].watch.fd));
 }
 
 const struct net_class net_tap = {

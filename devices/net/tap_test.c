@@ -65,6 +65,16 @@ static bool took(int fd, uint8_t mark)
     return false;
 }
 
+/* By the kernel. */
+static json_int_t counted(struct test_nic *t, const char *what)
+{
+    json_t *info = net_info(t->n);
+    json_int_t v = json_integer_value(json_object_get(json_object_get(info, "interface"), what));
+
+    json_decref(info);
+    return v;
+}
+
 static void frames_pass_both_ways(void **s)
 {
     struct test_nic t;
@@ -84,6 +94,9 @@ static void frames_pass_both_ways(void **s)
     loop_until(loop, t.got && t.last[ETH_HLEN] == 2);
     assert_int_equal(t.last_len, sizeof(frame));
     assert_memory_equal(t.last, frame, sizeof(frame));
+    assert_int_equal(counted(&t, "tx-frames"), 1);
+    assert_int_equal(counted(&t, "tx-bytes"), sizeof(frame));
+    assert_in_range(counted(&t, "rx-bytes"), sizeof(frame), 100000); /* the host may have said something itself */
     close(fd);
     test_nic_close(&t, &net_tap);
     assert_int_equal(if_nametoindex("bothy0"), 0); /* it went with us */
@@ -222,6 +235,7 @@ static void what_is_wrong_is_told_with_its_remedy(void **s)
     expect_refused("", "either ifname=NAME or fd=NUMBER");
     expect_refused("ifname=a,fd=3", "either ifname=NAME or fd=NUMBER");
     expect_refused("ifname=a-name-that-is-too-long", "1 to 15 letters");
+    expect_refused("ifname=tap%d", "no /, :, % or space"); /* of which the kernel would make a name for each queue */
 }
 
 /* Who may not, is told how to be allowed. */

@@ -21,23 +21,14 @@
  *
  * Nothing of libslirp's is saved: after a load the guest's connections are gone, as after a cable was pulled.
  */
-#include <arpa/inet.h>
-#include <fcntl.h>
 #include <net/ethernet.h>
-#include <stdio.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
-#include "devices/net/backend.h"
 #include "devices/net/csum.h"
 #include "devices/net/dhcp.h"
-#include "devices/net/forward.h"
-#include "devices/net/neighbour.h"
-#include "devices/net/sanitise.h"
-#include "devices/net/user_config.h"
+#include "devices/net/user_private.h"
 #include "vmm/base/cleanup.h"
 #include "vmm/base/clock.h"
-#include "vmm/base/log.h"
 
 enum {
     MTU = 65520,        /* libslirp's own limit is 65521 */
@@ -48,63 +39,9 @@ enum {
     DATAGRAMS = 16,     /* taken from a socket before others have their turn */
     FDS_MAX = 1 << 20,  /* highest descriptor that is polled */
     FDS_OTHERS = 256,   /* descriptors left to the rest of the process */
-    BACKLOG = 1024,     /* of forwarded ports; libslirp's own is 1 */
     STALE_MS = 100,     /* libslirp's idea of the time */
     SLOW_MS = 499,      /* its timeout when there is nothing but slow timers */
     REST_MS = 100,      /* for listeners when the host has no descriptor left */
-    HOSTNAME_MAX = 32,  /* in libslirp */
-    BOOTFILE_MAX = 127, /* [RFC 2131 2] */
-    DHCP_LEASES = 16,   /* in libslirp */
-};
-
-struct socket {     /* one of libslirp's, by its descriptor */
-    uint32_t set;   /* what the epoll set waits for */
-    uint32_t ready; /* what it reported, until the end of the poll */
-    unsigned round; /* of refill() in which libslirp last asked for it */
-    bool listed;    /* in `waiting` */
-    bool listens;   /* a forwarded TCP port or path */
-    bool flow;      /* counts as a connection */
-    bool datagrams; /* come one in each poll */
-    bool read;      /* libslirp has asked to read from it */
-};
-
-struct user {
-    struct net n;
-
-    struct user_config c;
-    const struct slirp_lib *lib;
-    Slirp *slirp;
-    struct san_rules rules;
-    struct sanitiser san;
-    struct neighbour speaker;
-    json_t *forwards; /* as they are told */
-    struct log_limit limit;
-    net_offloads_t guest;
-    bool inside;  /* libslirp */
-    bool refused; /* a frame that came meanwhile */
-
-    int epfd;
-    struct watch watch;
-    struct timer slow;  /* libslirp's timeouts */
-    struct work refill; /* after frames from the guest */
-    struct socket *sockets;
-    unsigned nsockets;
-    int *waiting; /* descriptors in the epoll set */
-    unsigned nwaiting;
-    unsigned round;
-    bool knocked;        /* a listener was ready in this poll */
-    int resume;          /* the socket at which the last poll broke off, or -1 */
-    int newest;          /* that came into the epoll set */
-    unsigned accepted;   /* sockets that came to be, ever */
-    uint64_t rest_until; /* for listeners; ns */
-    uint64_t polled_ns;  /* when libslirp last learnt the time */
-
-    const uint8_t *offered; /* by libslirp at this moment */
-    size_t offered_len;
-    uint8_t *kept; /* each frame behind its length */
-    size_t kept_from, kept_to;
-    struct iovec iov; /* of the frame that the NIC looks at */
-    uint8_t frame[NET_FRAME_MAX];
 };
 
 static struct user *user_of(struct net *n)
@@ -255,8 +192,7 @@ static void arm_slow(struct user *u, uint32_t ms)
         timer_arm(&u->slow, due);
 }
 
-/* libslirp says what it waits for now. */
-static void refill(struct user *u)
+void user_refill(struct user *u)
 {
     uint32_t timeout = UINT32_MAX;
     unsigned kept = 0;
@@ -315,7 +251,7 @@ static bool pump(struct user *u)
     /* No descriptor left to accept with: to be told of it again and again would help nobody. */
     if (u->knocked && accepted == u->accepted)
         u->rest_until = now(u) + REST_MS * (NS_PER_SEC / 1000);
-    refill(u);
+    user_refill(u);
     return more;
 }
 
@@ -343,7 +279,7 @@ static void refill_soon(struct work *w, int ret)
     (void)ret;
     if (keeps(u))
         u->n.user->readable(u->n.user, 0);
-    refill(u);
+    user_refill(u);
 }
 
 /* ---- What libslirp asks for. ---- */
@@ -363,7 +299,7 @@ static void slirp_timer_fired(struct timer *t)
     enter(u);
     s->fire(s->arg);
     leave(u);
-    refill(u);
+    user_refill(u);
 }
 
 static void *timer_new(SlirpTimerCb cb, void *arg, void *opaque)
@@ -610,127 +546,6 @@ static void limit_connections(struct user *u)
     u->nsockets = (unsigned)min_u64(lim.rlim_cur, FDS_MAX);
 }
 
-/* ---- Forwards. ---- */
-
-static int forward_failed(const char *text, const struct host_forward *f, const char *where, int code, struct err *err)
-{
-    if (code == EADDRINUSE)
-        return err_set(err, code, "hostfwd=\"%s\": %s is in use; %s", text, where,
-                       f->host.sa.sa_family == AF_UNIX ? "remove it or choose another path"
-                                                       : "choose another port, or 0 for any that is free");
-    if (code == EACCES && f->host.sa.sa_family != AF_UNIX)
-        return err_set(err, code, "hostfwd=\"%s\": %s: ports below 1024 need privilege; choose a higher one", text,
-                       where);
-    if (code == EADDRNOTAVAIL)
-        return err_set(err, code, "hostfwd=\"%s\": %s: not an address of this host; choose one that is", text, where);
-    return err_set(err, code, "hostfwd=\"%s\": %s: %s", text, where, strerror(code));
-}
-
-/* What libslirp listens on is more to our liking after this, and told. */
-static void tune_listener(struct user *u, const struct host_forward *f, bool any)
-{
-    char from[FORWARD_TEXT_MAX], to[FORWARD_TEXT_MAX];
-    const char *proto = f->udp ? "udp" : "tcp";
-    union forward_addr addr = {0};
-    socklen_t len = sizeof(addr);
-    int fd = u->newest;
-
-    if (fd < 0 || getsockname(fd, &addr.sa, &len))
-        return;
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    u->sockets[fd].listens = !f->udp;
-    if (!f->udp)
-        listen(fd, BACKLOG);
-    forward_addr_text(&addr, from);
-    forward_addr_text(&f->guest, to);
-    json_array_append_new(u->forwards, json_pack("{s:s,s:s,s:s}", "protocol", proto, "host", from, "guest", to));
-    if (any)
-        log_msg(LOG_WARN, "%s: %s %s is forwarded to %s", u->n.dev->id, proto, from, to);
-}
-
-/* Did a process of ours leave it behind that ended without tidying up? */
-static bool is_stale(const union forward_addr *a)
-{
-    cleanup_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    struct stat st;
-
-    return fd >= 0 && !lstat(a->un.sun_path, &st) && S_ISSOCK(st.st_mode) && st.st_uid == geteuid() &&
-           connect(fd, &a->sa, sizeof(a->un)) && errno == ECONNREFUSED;
-}
-
-static int add_host_forward(struct user *u, const char *text, struct err *err)
-{
-    char where[FORWARD_TEXT_MAX];
-    struct host_forward f;
-    int rc = host_forward_parse(text, &f, err), flags;
-    bool any;
-
-    if (rc)
-        return rc;
-    if (f.guest.sa.sa_family == AF_INET6 ? !u->c.ipv6 : !u->c.ipv4)
-        return err_set(err, EINVAL, "hostfwd=\"%s\": the guest has no %s; turn it on", text,
-                       f.guest.sa.sa_family == AF_INET6 ? "IPv6" : "IPv4");
-    if (f.udp && u->c.restricted)
-        return err_set(err, EINVAL,
-                       "hostfwd=\"%s\": a restricted guest could not answer over UDP; forward TCP, or drop restrict",
-                       text);
-    if (f.guest.sa.sa_family == AF_INET && !f.guest.in.sin_addr.s_addr)
-        f.guest.in.sin_addr = u->c.first;
-    flags = (f.udp ? SLIRP_HOSTFWD_UDP : 0) | SLIRP_HOSTFWD_V6ONLY;
-    any = f.host.sa.sa_family != AF_UNIX && !forward_port(&f.host);
-    if (f.host.sa.sa_family == AF_UNIX && is_stale(&f.host))
-        unlink(f.host.un.sun_path);
-    for (unsigned i = 0; i < f.count; i++) {
-        u->newest = -1;
-        if (u->lib->add_hostxfwd(u->slirp, &f.host.sa, forward_addr_len(&f.host), &f.guest.sa,
-                                 forward_addr_len(&f.guest), flags) < 0)
-            return forward_failed(text, &f, forward_addr_text(&f.host, where), errno, err);
-        refill(u); /* shows us the descriptor */
-        tune_listener(u, &f, any);
-        if (f.udp)
-            sanitiser_forwards(&u->san, forward_port(&f.guest));
-        if (f.host.sa.sa_family == AF_UNIX) {
-            chmod(f.host.un.sun_path, 0600);
-            break;
-        }
-        forward_set_port(&f.host, (uint16_t)(forward_port(&f.host) + 1));
-        forward_set_port(&f.guest, (uint16_t)(forward_port(&f.guest) + 1));
-    }
-    return 0;
-}
-
-static int add_guest_forward(struct user *u, size_t i, struct err *err)
-{
-    const char *text = u->c.guestfwd.v[i];
-    struct guest_forward f, other;
-    int rc = guest_forward_parse(text, &f, err);
-
-    if (rc)
-        return rc;
-    if (!u->c.ipv4)
-        return err_set(err, EINVAL, "guestfwd=\"%s\": the guest has no IPv4; turn it on", text);
-    while (i--) /* libslirp would take the first */
-        if (!guest_forward_parse(u->c.guestfwd.v[i], &other, err) && other.addr.s_addr == f.addr.s_addr &&
-            other.port == f.port)
-            return err_set(err, EINVAL, "guestfwd=\"%s\": this port is there twice; choose another", text);
-    if ((f.is_path ? u->lib->add_unix : u->lib->add_exec)(u->slirp, f.target, &f.addr, f.port) < 0)
-        return err_set(err, EINVAL,
-                       "guestfwd=\"%s\": the address must be of the guest's network, and neither the host's nor the "
-                       "DNS server's; choose another",
-                       text);
-    return 0;
-}
-
-static void remove_sockets(struct user *u)
-{
-    struct host_forward f;
-    struct err err;
-
-    for (size_t i = 0; i < u->c.hostfwd.n; i++)
-        if (!host_forward_parse(u->c.hostfwd.v[i], &f, &err) && f.host.sa.sa_family == AF_UNIX && is_stale(&f.host))
-            unlink(f.host.un.sun_path);
-}
-
 /* ---- ---- */
 
 static void start_slirp(struct user *u, SlirpConfig *cfg)
@@ -750,17 +565,6 @@ static void start_slirp(struct user *u, SlirpConfig *cfg)
     cfg->if_mtu = u->n.lim.mtu;
     cfg->if_mru = min_u64(u->n.lim.mtu, TCP_MRU);
     u->slirp = u->lib->new (cfg, &callbacks, u);
-}
-
-static int open_forwards(struct user *u, struct err *err)
-{
-    int rc = 0;
-
-    for (size_t i = 0; i < u->c.hostfwd.n && !rc; i++)
-        rc = add_host_forward(u, u->c.hostfwd.v[i], err);
-    for (size_t i = 0; i < u->c.guestfwd.n && !rc; i++)
-        rc = add_guest_forward(u, i, err);
-    return rc;
 }
 
 static int user_open(struct net *n, struct err *err)
@@ -795,7 +599,7 @@ static int user_open(struct net *n, struct err *err)
     start_slirp(u, &cfg);
     if (!u->slirp)
         return err_set(err, EINVAL, "user network: libslirp %s refused its configuration", u->lib->version_string());
-    rc = open_forwards(u, err);
+    rc = user_open_forwards(u, err);
     if (rc)
         return rc;
     u->watch.fd = u->epfd;
@@ -812,7 +616,7 @@ static void user_close(struct net *n)
     if (u->slirp)
         u->lib->cleanup(u->slirp);
     timer_disarm(&u->slow);
-    remove_sockets(u);
+    user_remove_sockets(u);
     if (u->epfd >= 0)
         close(u->epfd);
     free(u->sockets);
@@ -830,9 +634,10 @@ static json_t *user_info(struct net *n)
     for (unsigned i = 0; i < SAN_REASONS; i++)
         if (u->san.drops[i])
             json_object_set_new(dropped, san_reason_names[i], json_integer((json_int_t)u->san.drops[i]));
-    return json_pack("{s:s,s:I,s:I,s:O,s:I,s:o}", "libslirp", u->lib->version_string(), "connections",
-                     (json_int_t)u->san.open, "max-connections", (json_int_t)u->rules.max, "forwards", u->forwards,
-                     "urgent-cleared", (json_int_t)u->san.urgent, "sanitiser-dropped", dropped);
+    return json_pack("{s:s,s:I,s:I,s:I,s:O,s:I,s:o}", "libslirp", u->lib->version_string(), "connections",
+                     (json_int_t)u->san.open, "max-connections", (json_int_t)u->rules.max, "failed",
+                     (json_int_t)u->san.failed, "forwards", u->forwards, "urgent-cleared", (json_int_t)u->san.urgent,
+                     "sanitiser-dropped", dropped);
 }
 
 static bool user_lease(struct net *n, struct net_lease *ret)

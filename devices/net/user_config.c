@@ -46,6 +46,21 @@ static int addr6_in_net(const char *key, const char *text, const struct in6_addr
     return 0;
 }
 
+/* Of the guest's own addresses none may be the gateway's. */
+static int check_leases(struct in_addr first, const struct san_rules *r, struct err *err)
+{
+    char text[INET_ADDRSTRLEN];
+
+    if (ntohl(r->host.s_addr) - ntohl(first.s_addr) >= DHCP_LEASES &&
+        ntohl(r->dns.s_addr) - ntohl(first.s_addr) >= DHCP_LEASES)
+        return 0;
+    return err_set(
+        err, EINVAL,
+        "dhcpstart: the %d addresses from %s on have the host's or the DNS proxy's among them; choose another, "
+        "or others for host= and dns=",
+        DHCP_LEASES, inet_ntop(AF_INET, &first, text, sizeof(text)));
+}
+
 int user_config_addresses(struct user_config *c, SlirpConfig *cfg, struct san_rules *r, struct err *err)
 {
     struct in6_addr net6;
@@ -64,6 +79,8 @@ int user_config_addresses(struct user_config *c, SlirpConfig *cfg, struct san_ru
         rc = bad_addr("dns", c->dns ? c->dns : c->host, "is the host's address too; choose another", err);
     if (!rc && (ntohl(cfg->vdhcp_start.s_addr | r->mask.s_addr) > UINT32_MAX - DHCP_LEASES))
         rc = bad_addr("dhcpstart", c->dhcp, "leaves fewer than 16 addresses above it; choose a lower one", err);
+    if (!rc)
+        rc = check_leases(cfg->vdhcp_start, r, err);
     if (!rc)
         rc = net6_parse(c->net6, &net6, err);
     if (!rc)

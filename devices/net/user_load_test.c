@@ -7,7 +7,7 @@
 
 enum {
     AT_ONCE = 1000,
-    IN_ALL = 1000, /* connections, one after the other */
+    IN_ALL = 10000, /* connections, one after the other */
     BATCH = 100,
     FLOWS = 24,
     FLOW_SIZE = 512 << 10,
@@ -98,7 +98,7 @@ static void a_thousand_connections_at_once_leave_nothing_behind(void **state)
 static void thousands_of_connections_one_after_the_other_leave_nothing_behind(void **state)
 {
     struct guest *g = guest_new("host-loopback,connection-rate=0,hostfwd=tcp:127.0.0.1:0-:22");
-    unsigned n = IN_ALL * factor(), fds = 0;
+    unsigned n = IN_ALL / (in_use() ? 1 : 10) * factor(), fds = 0; /* a sanitizer makes each as slow as ten */
     size_t memory = 0;
     uint16_t port;
     int server = serve(AF_INET, SOCK_STREAM, &port);

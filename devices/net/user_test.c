@@ -183,6 +183,7 @@ static void a_refused_connection_is_reset(void **state)
     (void)state;
     close(server);
     assert_true(connected(g, gateway4, port)->reset);
+    assert_int_equal(told(g, NULL, "failed"), 1);
     until(g, !told(g, NULL, "connections"));
     guest_end(g);
 }
@@ -291,6 +292,47 @@ static void forwarded_udp_reaches_the_guest(void **state)
     guest_end(g);
 }
 
+static int client6_of(int type, uint16_t port)
+{
+    const struct sockaddr_in6 to = {
+        .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT, .sin6_port = htons(port)};
+    int fd = socket(AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    assert_true(!connect(fd, (const struct sockaddr *)&to, sizeof(to)) || errno == EINPROGRESS);
+    return fd;
+}
+
+static void forwards_work_over_ipv6(void **state)
+{
+    uint16_t port;
+    int fd = serve(AF_INET6, SOCK_STREAM, &port), datagrams;
+    struct guest *g;
+    struct conn *c;
+    uint8_t buf[4];
+
+    (void)state;
+    if (fd < 0)
+        skip();
+    close(fd);
+    g = guest_new("hostfwd=tcp:[::1]:0-[fec0::15]:22,hostfwd=udp:[::1]:0-[fec0::15]:53");
+    g->listens = 22;
+    fd = client6_of(SOCK_STREAM, forwarded(g, 0));
+    c = called(g, 0);
+    assert_true(c->v6);
+    tcp_send(g, c, ACK | PSH, "hi", 2);
+    receive(g, fd, buf, 2);
+    assert_memory_equal(buf, "hi", 2);
+    close_both(g, c, fd);
+    datagrams = client6_of(SOCK_DGRAM, forwarded(g, 1));
+    assert_int_equal(send(datagrams, "ask", 3, 0), 3);
+    until(g, g->udp_len == 3);
+    udp_send(g, gateway6, 53, g->udp_from, "told", 4);
+    receive(g, datagrams, buf, 4);
+    assert_memory_equal(buf, "told", 4);
+    close(datagrams);
+    guest_end(g);
+}
+
 struct dir {
     char dir[32], path[48], options[128];
 };
@@ -345,6 +387,36 @@ static void a_forwarded_socket_reaches_the_guest_and_is_tidied_up(void **state)
     close_both(g, c, fd);
     guest_end(g);
     assert_int_equal(lstat(d.path, &st), -1);
+    dir_fini(&d);
+}
+
+static void tftp_serves_the_files_of_its_directory_only(void **state)
+{
+    enum { READ = 1, ERROR = 5 };
+    uint8_t ask[64] = {0, READ};
+    struct guest *g;
+    struct dir d;
+    FILE *f;
+
+    (void)state;
+    dir_init(&d, "%s");
+    snprintf(d.options, sizeof(d.options), "tftp=%s", d.dir);
+    f = fopen(d.path, "w");
+    assert_non_null(f);
+    assert_true(fputs("content", f) >= 0 && !fclose(f));
+    g = guest_new(d.options);
+    memcpy(ask + 2, "it\0octet", 9);
+    udp_send(g, gateway4, 4000, 69, ask, 11);
+    until(g, g->udp_len);
+    assert_int_equal(g->udp_to, 4000);
+    assert_int_equal(g->udp_len, 4 + 7);
+    assert_memory_equal(g->udp, "\0\3\0\1content", g->udp_len);
+    g->udp_len = 0;
+    snprintf((char *)ask + 2, sizeof(ask) - 2, "../%s/it%coctet", strrchr(d.dir, '/') + 1, 0);
+    udp_send(g, gateway4, 4001, 69, ask, sizeof(ask));
+    until(g, g->udp_len);
+    assert_int_equal(g->udp[1], ERROR);
+    guest_end(g);
     dir_fini(&d);
 }
 
@@ -601,6 +673,29 @@ static void no_more_connections_than_allowed(void **state)
     guest_end(g);
 }
 
+/* Each address of the guest's has a socket of its own in libslirp. */
+static void speaking_from_many_addresses_gets_no_further(void **state)
+{
+    uint16_t port;
+    int server = serve(AF_INET, SOCK_DGRAM, &port);
+    struct guest *g = guest_new("host-loopback,max-connections=4");
+    static struct frame f;
+    char from[INET_ADDRSTRLEN];
+
+    (void)state;
+    for (unsigned i = 0; i < 100; i++) {
+        snprintf(from, sizeof(from), "10.0.2.%u", 100 + i);
+        ip4(&f, from, gateway4, 17, 9);
+        udp_header(f.b + 34, 5000, port, 9);
+        finish4(&f, 6);
+        send_frame(g, &f);
+    }
+    assert_int_equal(told(g, NULL, "connections"), 4);
+    assert_int_equal(told(g, "sanitiser-dropped", "max-connections"), 96);
+    close(server);
+    guest_end(g);
+}
+
 static void a_host_without_descriptors_refuses_new_connections_only(void **state)
 {
     uint16_t port;
@@ -620,6 +715,7 @@ static void a_host_without_descriptors_refuses_new_connections_only(void **state
     g->listens = 22;
     tcp_send(g, new_conn(g, gateway4, 998, port), SYN, NULL, 0);
     until(g, g->unreachable);
+    assert_int_equal(told(g, NULL, "failed"), 1);
     tcp_send(g, c, ACK | PSH, "ok", 2);
     receive(g, fd, buf, 2);
     /* Neither does the loop spin on the client that cannot be accepted. */
@@ -672,6 +768,8 @@ static void wrong_options_are_refused_with_thing_and_remedy(void **state)
         {"host=gateway", "not an IPv4 address"},
         {"dns=10.0.2.2", "is the host's address too"},
         {"dhcpstart=10.0.2.250", "fewer than 16"},
+        {"dhcpstart=10.0.2.2", "from 10.0.2.2 on have the host's or the DNS proxy's among them"},
+        {"dns=10.0.2.30", "from 10.0.2.15 on have the host's or the DNS proxy's among them"},
         {"ipv6-net=fec0::/48", "write it as fec0::/64"},
         {"ipv6-host=fec1::2", "not an address of the network"},
         {"ipv6-dns=fec0::2", "is the host's address too"},
@@ -765,7 +863,9 @@ int main(void)
         cmocka_unit_test(what_the_card_takes_is_not_exceeded),
         cmocka_unit_test(forwarded_tcp_reaches_the_guest),
         cmocka_unit_test(forwarded_udp_reaches_the_guest),
+        cmocka_unit_test(forwards_work_over_ipv6),
         cmocka_unit_test(a_forwarded_socket_reaches_the_guest_and_is_tidied_up),
+        cmocka_unit_test(tftp_serves_the_files_of_its_directory_only),
         cmocka_unit_test(the_guest_is_served_by_a_command),
         cmocka_unit_test(the_guest_is_served_by_a_socket),
         cmocka_unit_test(a_restricted_guest_gets_nowhere_but_through_forwards),
@@ -774,6 +874,7 @@ int main(void)
         cmocka_unit_test(a_guest_that_takes_nothing_costs_no_more_than_so_much),
         cmocka_unit_test(segments_out_of_order_are_not_kept),
         cmocka_unit_test(no_more_connections_than_allowed),
+        cmocka_unit_test(speaking_from_many_addresses_gets_no_further),
         cmocka_unit_test(a_host_without_descriptors_refuses_new_connections_only),
         cmocka_unit_test(a_capture_has_the_question_before_the_answer),
         cmocka_unit_test(wrong_options_are_refused_with_thing_and_remedy),

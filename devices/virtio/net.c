@@ -196,25 +196,21 @@ static void fill_chains(struct vnet *n, struct net_frame *f, unsigned count)
         }
 }
 
-/* False when the guest has no room yet. */
-static bool receive(struct vnet *n, struct vq *q, struct net_frame *f)
+/* 1: the guest has it; 0: it has no room yet; -1: it never has. */
+static int receive(struct vnet *n, struct vq *q, struct net_frame *f)
 {
     int count = take_room(n, q, HEADER + f->len);
 
-    if (!count)
-        return false;
-    if (count < 0) {
-        net_drop(n->net, NET_DROP_TOO_LONG);
-        return true;
-    }
+    if (count <= 0)
+        return count;
     if (n->chains[0].in.left < HEADER) {
         virtio_broken(&n->v, "a buffer is too small for a frame's header");
-        return false;
+        return 0;
     }
     fill_chains(n, f, (unsigned)count);
     for (int i = 0; i < count; i++)
         vq_push(q, &n->chains[i]);
-    return true;
+    return 1;
 }
 
 static void to_guest(struct vnet *n, unsigned pair)
@@ -226,15 +222,20 @@ static void to_guest(struct vnet *n, unsigned pair)
     if (vq_lent(q))
         return;
     while (refused < REFUSED_BATCH && net_peek(n->net, pair, &f)) {
-        if (!link_up(n)) {
-            net_drop(n->net, NET_DROP_DOWN);
+        int rc;
+
+        if (!link_up(n) || !wants(n, &f)) {
+            net_refuse(n->net, pair, link_up(n) ? NET_DROP_FILTERED : NET_DROP_DOWN);
             refused++;
-        } else if (!wants(n, &f)) {
-            refused++;
-        } else if (!receive(n, q, &f)) {
-            break;
+            continue;
         }
-        net_next(n->net, pair);
+        rc = receive(n, q, &f);
+        if (!rc)
+            break;
+        if (rc > 0)
+            net_next(n->net, pair);
+        else
+            net_refuse(n->net, pair, NET_DROP_TOO_LONG);
     }
     if (refused == REFUSED_BATCH)
         work_post(&n->again);
@@ -251,6 +252,7 @@ static void from_guest(struct vnet *n, struct vq *q, unsigned pair)
         if (chain_read(&c, &f.hdr, HEADER) < HEADER) {
             net_drop(n->net, NET_DROP_MALFORMED);
         } else if (!link_up(n)) {
+            net_give_up(n->net, pair);
             net_drop(n->net, NET_DROP_DOWN);
         } else {
             f.iov = c.out.iov;
@@ -525,6 +527,12 @@ static void vnet_queue(struct virtio *v, struct vq *q)
         serve(n, q);
 }
 
+static void vnet_queue_reset(struct virtio *v, struct vq *q)
+{
+    if (vq_index(q) % 2)
+        net_give_up(vnet_of(v)->net, vq_index(q) / 2);
+}
+
 static void vnet_reset(struct virtio *v)
 {
     struct vnet *n = vnet_of(v);
@@ -558,6 +566,7 @@ static const struct virtio_ops vnet_ops = {
     .reset = vnet_reset,
     .activate = vnet_activate,
     .queue = vnet_queue,
+    .queue_reset = vnet_queue_reset,
     .recall = vnet_recall,
 };
 
@@ -594,7 +603,7 @@ static int parse_mac(const char *text, uint8_t ret[ETH_ALEN], struct err *err)
 
     if (sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &ret[0], &ret[1], &ret[2], &ret[3], &ret[4], &ret[5],
                &len) < ETH_ALEN ||
-        text[len] || len != 17)
+        text[len] || strspn(text, "0123456789abcdefABCDEF:") != 17)
         return err_set(err, EINVAL, "mac=%s is no MAC address; write one as in 52:54:00:12:34:56", text);
     if (ret[0] & 1)
         return err_set(err, EINVAL, "mac=%s is the address of a group; make its first byte even", text);

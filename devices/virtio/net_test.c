@@ -1,5 +1,7 @@
 #include <linux/if_ether.h>
+#include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -552,6 +554,63 @@ static void a_lost_link_is_told_and_nothing_passes(void **s)
     unplug();
 }
 
+/* Sends what its card's network must take in four segments. */
+static void send_large(void)
+{
+    enum { TRANSPORT = 34, PAYLOAD = TRANSPORT + 20, SEGMENT = 100 };
+
+    memset(pattern, 0, PAYLOAD);
+    put_be16(pattern + 12, ETH_P_IP);
+    pattern[14] = 0x45;
+    pattern[23] = IPPROTO_TCP;
+    pattern[TRANSPORT + 12] = 0x50;
+    send_pieces(TX,
+                (struct virtio_net_hdr_v1){.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM,
+                                           .gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+                                           .gso_size = htole16(SEGMENT),
+                                           .csum_start = htole16(TRANSPORT),
+                                           .csum_offset = htole16(16)},
+                PAYLOAD + 4 * SEGMENT, 1000);
+}
+
+/* How many segments leave of a frame that follows one of which there was room for a part. */
+static unsigned segments_after(void (*loses_it)(void))
+{
+    unsigned before;
+
+    plug(BIT(VIRTIO_F_RING_RESET) | with_control);
+    netscript->cls.takes = 0;
+    netscript->room = 3;
+    send_large();
+    loses_it();
+    before = netscript->nout;
+    netscript->room = UINT32_MAX;
+    send_large();
+    before = netscript->nout - before;
+    unplug();
+    return before;
+}
+
+static void lose_the_link(void)
+{
+    netscript->n.user->link(netscript->n.user, false);
+    netscript->n.user->link(netscript->n.user, true);
+}
+
+static void reset_the_queue(void)
+{
+    vdriver_set(&d, VDR_QUEUE, TX);
+    vdriver_set(&d, VDR_QUEUE_RESET, 1);
+    vdriver_set_queue(&d, TX, SIZE);
+}
+
+static void a_frame_that_is_lost_in_part_costs_the_next_one_nothing(void **s)
+{
+    (void)s;
+    assert_int_equal(segments_after(lose_the_link), 4);
+    assert_int_equal(segments_after(reset_the_queue), 4);
+}
+
 static void set_link(const char *args)
 {
     struct err err;
@@ -578,15 +637,20 @@ static void information_has_traffic_and_drops(void **s)
     json_t *info, *pair, *drops;
 
     (void)s;
-    plug_with(",queues=2", merge);
+    plug_with(",queues=2", merge | with_control | BIT(VIRTIO_NET_F_CTRL_RX) | BIT(VIRTIO_NET_F_MQ));
     send_plain(TX, 100);
     send_plain(TX, 5);
+    command_byte(VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, false);
+    assert_true(arrives(me, -1));
+    assert_false(arrives(other, -1));
     info = device_info(&d.v->dev);
     assert_int_equal(json_array_size(json_object_get(info, "pairs")), 2);
     pair = json_array_get(json_object_get(info, "pairs"), 0);
     assert_int_equal(json_integer_value(json_object_get(pair, "tx-bytes")), 100);
+    assert_int_equal(json_integer_value(json_object_get(pair, "rx-frames")), 1);
     drops = json_object_get(info, "drops");
     assert_int_equal(json_integer_value(json_object_get(drops, "malformed")), 1);
+    assert_int_equal(json_integer_value(json_object_get(drops, "filtered")), 1);
     assert_string_equal(json_string_value(json_object_get(info, "link")), "up");
     json_decref(info);
     unplug();
@@ -653,6 +717,7 @@ static void options_that_cannot_be_are_refused(void **s)
         {"null,mac=52:54:00:12:34", "mac=52:54:00:12:34 is no MAC address; write one as in 52:54:00:12:34:56"},
         {"null,mac=52:54:00:12:34:5", "mac=52:54:00:12:34:5 is no MAC address; write one as in 52:54:00:12:34:56"},
         {"null,mac=52:54:00:12:34:567", "mac=52:54:00:12:34:567 is no MAC address; write one as in 52:54:00:12:34:56"},
+        {"null,mac=52:54:+1: 2:34:56", "mac=52:54:+1: 2:34:56 is no MAC address; write one as in 52:54:00:12:34:56"},
         {"null,mac=53:54:00:12:34:56", "mac=53:54:00:12:34:56 is the address of a group; make its first byte even"},
         {"null,mtu=67", "mtu=67 is too small; it is 68 to 65535"},
     };
@@ -691,6 +756,7 @@ int main(void)
         cmocka_unit_test(pairs_work_when_the_driver_uses_them),
         cmocka_unit_test(without_mq_the_third_queue_is_for_control),
         cmocka_unit_test(a_lost_link_is_told_and_nothing_passes),
+        cmocka_unit_test(a_frame_that_is_lost_in_part_costs_the_next_one_nothing),
         cmocka_unit_test(the_cable_can_be_pulled),
         cmocka_unit_test(information_has_traffic_and_drops),
         cmocka_unit_test(the_guest_is_told_the_mtu),

@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -19,7 +20,7 @@
 #include "vmm/base/cleanup.h"
 #include "vmm/base/log.h"
 
-enum { MEND = 0x8000, RELATIVE = 0x4000, LEN = 0x3fff, FRAMES_MAX = 64 };
+enum { MEND = 0x8000, RELATIVE = 0x4000, LEN = 0x3fff, FRAMES_MAX = 64, DESCRIPTORS = 256 };
 
 static const uint8_t mac[] = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
 #define FROM   "outbound=127.0.0.1,ipv6-outbound=::1"
@@ -39,6 +40,7 @@ struct guest {
 };
 
 static int server = -1;
+static struct net *memory; /* of all inputs' networks; to map it anew each time costs more than what is tested */
 static char dir[] = "/tmp/bothy-fuzz.XXXXXX";
 static struct sockaddr_un at = {.sun_family = AF_UNIX};
 
@@ -48,8 +50,10 @@ static void remove_server(void)
     rmdir(dir);
 }
 
-static void start_server(void)
+static void start_server(size_t size)
 {
+    const struct rlimit few = {DESCRIPTORS, DESCRIPTORS};
+
     if (!mkdtemp(dir))
         abort();
     snprintf(at.sun_path, sizeof(at.sun_path), "%s/it", dir);
@@ -57,8 +61,10 @@ static void start_server(void)
     server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (bind(server, (struct sockaddr *)&at, sizeof(at)) || listen(server, FRAMES_MAX))
         abort();
-    signal(SIGPIPE, SIG_IGN); /* as in bothy */
-    log_set_level(LOG_ERROR); /* of forwards, and of what libslirp has to say */
+    memory = xcalloc(1, size);
+    setrlimit(RLIMIT_NOFILE, &few); /* tables of the network's are as large */
+    signal(SIGPIPE, SIG_IGN);       /* as in bothy */
+    log_set_level(LOG_ERROR);       /* of forwards, and of what libslirp has to say */
 }
 
 static void readable(struct net_user *u, unsigned queue)
@@ -147,11 +153,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!cls || !size)
         return 0;
     if (server < 0)
-        start_server();
+        start_server(cls->size);
     if (loop_create("fuzz", &loop, &err))
         abort();
     lane_init(&g.dev.lane, loop);
-    g.n = xcalloc(1, cls->size);
+    g.n = memset(memory, 0, cls->size);
     snprintf(text, sizeof(text), options[data[0] % array_len(options)], dir);
     opts_default(cls->opts, g.n);
     if (opts_parse(cls->opts, g.n, NULL, text, &err) ||
@@ -177,7 +183,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     lane_drain(&g.dev.lane);
     net_close(g.n);
     opts_clear(cls->opts, g.n);
-    free(g.n);
     lane_unlock(&g.dev.lane);
     lane_fini(&g.dev.lane);
     loop_destroy(loop);

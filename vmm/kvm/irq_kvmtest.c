@@ -120,26 +120,38 @@ static void a_message_interrupts(void **s)
     guest_stop(g);
 }
 
-static void a_signal_is_a_message(void **s)
+/* And lines are lines all the same. */
+static void signals_are_messages(struct guest *g, bool pit)
 {
-    struct guest *g = *s;
     int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     struct msi_sink *sink;
     eventfd_t n;
 
-    run_irq_guest(g, 1 << 16, false);
+    run_irq_guest(g, VECTOR, pit);
     sink = vm_msi(g->vm);
     assert_int_equal(sink->wire(sink, fd, (struct msi){VM_LAPIC_BASE, VECTOR}), 0);
     for (unsigned i = 0; i < 10; i++) {
         assert_int_equal(eventfd_write(fd, 1), 0);
         wait_writes(g, 2 + i);
     }
+    irq_set(vm_line(g->vm, PIN), true);
+    wait_writes(g, 12);
     sink->unwire(sink, fd);
     assert_int_equal(eventfd_write(fd, 1), 0);
     assert_int_equal(eventfd_read(fd, &n), 0); /* it is left to others now */
     guest_stop(g);
-    assert_int_equal(g->nwrites, 11);
+    assert_int_equal(g->nwrites, 12);
     close(fd);
+}
+
+static void a_signal_is_a_message(void **s)
+{
+    signals_are_messages(*s, false);
+}
+
+static void a_signal_is_a_message_with_pit(void **s)
+{
+    signals_are_messages(*s, true);
 }
 
 static void rubbish_messages_interrupt_nobody(void **s)
@@ -195,6 +207,7 @@ int main(int argc, char **argv)
         TEST(a_level_interrupts_until_lowered_with_pit),
         TEST(a_message_interrupts),
         TEST(a_signal_is_a_message),
+        TEST(a_signal_is_a_message_with_pit),
         TEST(rubbish_messages_interrupt_nobody),
         TEST(reset_is_as_good_as_new),
     };

@@ -16,7 +16,7 @@
 #include "vmm/kvm/engine.h"
 
 static_assert(IOAPIC_PINS == (int)VM_IOAPIC_PINS, "one I/O APIC has all lines");
-enum { XAPIC_ID_MAX = 254 };
+enum { XAPIC_ID_MAX = 254, PIC_PINS = 16 };
 
 /* A header that ends in a flexible array, as KVM likes them, and room for `n` elements. */
 #define ROOM_FOR(head, elem, n) uint8_t room[sizeof(struct head) + (n) * sizeof(struct elem)]
@@ -30,7 +30,7 @@ union msr_arg {
 };
 union route_arg {
     struct kvm_irq_routing head;
-    ROOM_FOR(kvm_irq_routing, kvm_irq_routing_entry, IOAPIC_PINS + WIRES_MAX);
+    ROOM_FOR(kvm_irq_routing, kvm_irq_routing_entry, IOAPIC_PINS + PIC_PINS + WIRES_MAX);
 };
 
 /* --- interrupts --- */
@@ -61,11 +61,28 @@ static void add_route(union route_arg *a, uint32_t gsi, const struct irq_msg *m)
     };
 }
 
+static void add_pin(union route_arg *a, uint32_t gsi, uint32_t chip, uint32_t pin)
+{
+    a->head.entries[a->head.nr++] = (struct kvm_irq_routing_entry){
+        .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP, .u.irqchip = {.irqchip = chip, .pin = pin}};
+}
+
+/* Where `vm->pit` has the lines in KVM: what it made of them itself, which our table replaces. */
+static void add_lines(union route_arg *a)
+{
+    for (unsigned i = 0; i < IOAPIC_PINS; i++)
+        add_pin(a, i, KVM_IRQCHIP_IOAPIC, i);
+    for (unsigned i = 0; i < PIC_PINS; i++)
+        add_pin(a, i, i < PIC_PINS / 2 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, i % (PIC_PINS / 2));
+}
+
 /* Tells KVM all routes.  It exits for EOIs of the vectors that the pins' name, and uses those for nothing else. */
 static int set_routes(struct vm *vm)
 {
     union route_arg arg = {.head.nr = 0};
 
+    if (vm->pit)
+        add_lines(&arg);
     for (unsigned pin = 0; pin < IOAPIC_PINS; pin++)
         if (vm->levels >> pin & 1)
             add_route(&arg, pin, &vm->level[pin]);
@@ -98,7 +115,6 @@ static int irqfd(struct vm *vm, unsigned i, uint32_t flags)
     return ioctl(vm->fd, KVM_IRQFD, &arg) < 0 ? -errno : 0;
 }
 
-/* With `vm->pit` the routes are KVM's own, which ours would replace. */
 static int msi_wire(struct msi_sink *sink, int fd, struct msi m)
 {
     struct vm *vm = container_of(sink, struct vm, msi);
@@ -106,7 +122,7 @@ static int msi_wire(struct msi_sink *sink, int fd, struct msi m)
     unsigned i = 0;
     int rc;
 
-    if (vm->pit || !irq_msg_from_msi(m, vm->wide_ids, &msg))
+    if (!irq_msg_from_msi(m, vm->wide_ids, &msg))
         return -ENOSYS;
     pthread_mutex_lock(&vm->route_lock);
     while (i < vm->nwires && vm->wires[i].fd >= 0)
