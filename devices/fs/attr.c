@@ -77,7 +77,7 @@ static bool is_users(const char *name)
 /* The attribute's name, and a path to the file. */
 static int xattr_of(struct fs *fs, struct call *c, bool write, const char **name, char *path, size_t size)
 {
-    int rc = call_name(c, name);
+    int rc = call_string(c, name);
 
     if (rc)
         return rc;
@@ -129,6 +129,8 @@ int op_listxattr(struct fs *fs, struct call *c, const void *args)
     ssize_t got, kept = 0;
     int rc = fs->tree->xattr_path(fs, c->node, false, path, sizeof(path));
 
+    if (rc == -EOPNOTSUPP) /* what cannot have any has none */
+        return reply_xattr(fs, 0, size);
     if (rc)
         return rc;
     got = listxattr(path, names, XATTR_MAX);

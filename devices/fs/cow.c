@@ -75,6 +75,7 @@ static struct entry **entry_at(struct cow *w, const struct node *dir, const char
     return at;
 }
 
+/* For nodes that go, with all that they have, or where there is no node. */
 static void entry_free(struct cow *w, struct entry *e)
 {
     *entry_at(w, e->dir, e->name) = e->next;
@@ -83,16 +84,28 @@ static void entry_free(struct cow *w, struct entry *e)
     w->entries--;
 }
 
-/* The entry of that name; a new one says what is so already. */
-static int entry_need(struct cow *w, struct node *dir, const char *name, struct node *now, struct entry **ret)
+/* What the name means now. */
+static void entry_set(struct fs *fs, struct entry *e, struct node *n)
 {
+    if (n)
+        node_hold(n);
+    if (e->node)
+        node_release(fs, e->node);
+    e->node = n;
+}
+
+/* The entry of that name; a new one says what is so already. */
+static int entry_need(struct fs *fs, struct node *dir, const char *name, struct node *now, struct entry **ret)
+{
+    struct cow *w = fs->cow;
     struct entry **at = entry_at(w, dir, name), *e = *at;
 
     if (!e) {
         if (w->entries == ENTRIES_MAX || !(e = malloc(sizeof(*e) + strlen(name) + 1)))
             return -ENOSPC;
-        *e = (struct entry){.dir = dir, .node = now};
+        *e = (struct entry){.dir = dir};
         strcpy(e->name, name);
+        entry_set(fs, e, now);
         list_add_tail(&dir->up->entries, &e->link);
         *at = e;
         w->entries++;
@@ -107,7 +120,7 @@ static void entry_hide(struct fs *fs, struct entry *e)
     int fd = e->dir->up->own ? -ENOENT : node_fd(fs, e->dir);
     struct stat st;
 
-    e->node = NULL;
+    entry_set(fs, e, NULL);
     if (fd == -ENOENT || (fd >= 0 && fstatat(fd, e->name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT)))
         entry_free(fs->cow, e);
 }
@@ -303,6 +316,10 @@ static int cow_lookup(struct fs *fs, struct node *dir, const char *name, struct 
         rc = host_tree.lookup(fs, dir, name, &n, st);
     if (rc)
         return rc;
+    if (n->up && !n->up->st.stx_nlink && !e) { /* the host has given it one more name, after it lost all here */
+        n->up->st.stx_nlink = 1;
+        node_hold(n);
+    }
     rc = n->up ? cow_stat(fs, n, st) : 0;
     if (rc)
         node_release(fs, n);
@@ -326,7 +343,7 @@ static int entry_new(struct fs *fs, struct node *dir, const char *name, struct e
         rc = upper_of(fs, dir);
     if (!rc && !dir->up->st.stx_nlink)
         rc = -ENOENT;
-    return rc ? rc : entry_need(fs->cow, dir, name, NULL, ret);
+    return rc ? rc : entry_need(fs, dir, name, NULL, ret);
 }
 
 static int node_make(struct fs *fs, struct node *dir, const struct make *m, bool named, struct node **ret)
@@ -394,7 +411,7 @@ static int cow_make(struct fs *fs, struct node *dir, const char *name, const str
         return rc;
     }
     if (e) {
-        e->node = n;
+        entry_set(fs, e, n);
         touched(dir);
     }
     *ret = n;
@@ -410,7 +427,7 @@ static int cow_link(struct fs *fs, struct node *n, struct node *dir, const char 
         rc = entry_new(fs, dir, name, &e);
     if (rc)
         return rc;
-    e->node = n;
+    entry_set(fs, e, n);
     if (!n->up->st.stx_nlink++)
         node_hold(n);
     n->up->st.stx_ctime = now();
@@ -459,7 +476,7 @@ static int cow_remove(struct fs *fs, struct node *dir, const char *name, bool is
     if (!rc)
         rc = upper_of(fs, n);
     if (!rc)
-        rc = entry_need(fs->cow, dir, name, n, &e);
+        rc = entry_need(fs, dir, name, n, &e);
     if (!rc) {
         entry_hide(fs, e);
         lost_name(fs, n);
@@ -484,9 +501,9 @@ static int prepare_rename(struct fs *fs, struct node *n, struct node *dir, const
     if (!rc && old)
         rc = upper_of(fs, old);
     if (!rc)
-        rc = entry_need(fs->cow, dir, name, n, from);
+        rc = entry_need(fs, dir, name, n, from);
     if (!rc)
-        rc = entry_need(fs->cow, to, new_name, old, there);
+        rc = entry_need(fs, to, new_name, old, there);
     return rc;
 }
 
@@ -512,9 +529,9 @@ static int cow_rename(struct fs *fs, struct node *dir, const char *name, struct 
     if (!rc && old != n)
         rc = prepare_rename(fs, n, dir, name, to, new_name, old, &from, &there);
     if (!rc && old != n) {
-        there->node = n;
+        entry_set(fs, there, n);
         if (flags & RENAME_EXCHANGE)
-            from->node = old;
+            entry_set(fs, from, old);
         else
             entry_hide(fs, from);
         if (old && !(flags & RENAME_EXCHANGE))
@@ -568,7 +585,7 @@ static int cow_change(struct fs *fs, struct node *n, int fd, const struct fuse_s
         mine->stx_gid = c->gid;
     if (c->valid & FATTR_MODE)
         mine->stx_mode = (uint16_t)((mine->stx_mode & S_IFMT) | c->mode);
-    else if ((owner || c->valid & FATTR_KILL_SUIDGID) && n->id.type == S_IFREG)
+    else if ((owner || c->valid & FATTR_KILL_SUIDGID) && n->id.type != S_IFDIR)
         mine->stx_mode &= (uint16_t) ~(S_ISUID | (mine->stx_mode & S_IXGRP ? S_ISGID : 0));
     if (c->valid & FATTR_ATIME)
         set_time(&st.stx_atime, c->valid & FATTR_ATIME_NOW, c->atime, c->atimensec);
@@ -640,7 +657,7 @@ static int cow_list(struct fs *fs, struct node *n, int fd, struct listing *l)
         struct entry *e = container_of(at, struct entry, link);
 
         if (e->node)
-            rc = listing_add(fs, l, e->node->id.ino, IFTODT(e->node->id.type), e->name);
+            rc = listing_add(fs, l, node_ino(fs, e->node, e->node->id.ino), IFTODT(e->node->id.type), e->name);
     }
     return rc;
 }
@@ -708,6 +725,7 @@ static void clean_up(const char *base)
         closedir(d);
 }
 
+/* Until it is locked, another one's clean_up() may take it for one that was left behind. */
 static int make_dir(struct cow *w, const char *base)
 {
     struct stat st;
@@ -719,9 +737,11 @@ static int make_dir(struct cow *w, const char *base)
         if (!mkdtemp(path))
             return -errno;
         w->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (w->dir < 0 && errno == ENOENT)
+            continue;
         if (w->dir < 0 || flock(w->dir, LOCK_EX) || fstat(w->dir, &st))
             return -errno;
-        if (st.st_nlink) { /* else somebody's clean_up() was faster */
+        if (st.st_nlink) {
             w->path = xstrdup(path);
             return 0;
         }

@@ -1,6 +1,7 @@
 /* A share whose changes are thrown away: in the guest all goes as on any file system, on the host nothing does. */
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -250,6 +251,75 @@ static void links_symbolic_and_hard(void **s)
     assert_reads(a, fs_rig_opened(&g, a, O_RDONLY), "changed");
 }
 
+/* The host gives a file another name, of which the guest's links know nothing. */
+static void links_that_the_host_makes(void **s)
+{
+    uint64_t n = fs_rig_found(&g, ROOT, "a"), again;
+    cleanup_free char *from = xstrdup(host("a"));
+    struct fuse_attr a;
+
+    (void)s;
+    write_to("a", "changed");
+    assert_int_equal(fs_rig_rename(&g, ROOT, "a", ROOT, "mine", 0), 0);
+    assert_int_equal(link(from, host("c")), 0);
+    assert_int_equal(fs_rig_found(&g, ROOT, "c"), n);
+    assert_int_equal(fs_rig_remove(&g, ROOT, "c", false), 0);
+    assert_int_equal(fs_rig_forget(&g, n, 100), 1);
+    again = fs_rig_found(&g, ROOT, "mine"); /* it is there as long as it has that name */
+    assert_int_equal(again, n);
+    assert_reads(n, fs_rig_opened(&g, n, O_RDONLY), "changed");
+    assert_int_equal(link(from, host("e")), 0); /* when it has no more */
+    assert_int_equal(fs_rig_remove(&g, ROOT, "mine", false), 0);
+    assert_int_equal(fs_rig_found(&g, ROOT, "e"), n);
+    assert_int_equal(fs_rig_getattr(&g, n, &a), 0);
+    assert_int_equal(a.nlink, 1);
+    assert_int_equal(unlink(host("c")), 0);
+    assert_int_equal(unlink(host("e")), 0);
+    assert_int_equal(stat(from, &before[0]), 0); /* all that has changed is when it last did */
+}
+
+static void owners_take_the_right_to_run_as_somebody_else(void **s)
+{
+    struct fuse_mknod_in in = {.mode = S_IFIFO | 06755};
+    struct fuse_setattr_in owner = {.valid = FATTR_UID, .uid = 1};
+    const struct fuse_entry_out *e = (const struct fuse_entry_out *)g.reply;
+
+    (void)s;
+    assert_int_equal(fs_rig_call(&g, FUSE_MKNOD, ROOT, &in, sizeof(in), "p", 2), 0);
+    assert_int_equal(e->attr.mode, S_IFIFO | 06755);
+    assert_int_equal(fs_rig_call(&g, FUSE_SETATTR, e->nodeid, &owner, sizeof(owner), NULL, 0), 0);
+    assert_int_equal(((struct fuse_attr_out *)g.reply)->attr.mode, S_IFIFO | 0755);
+}
+
+/* In a listing without attributes, too. */
+static void files_have_one_number(void **s)
+{
+    struct fuse_read_in in = {.size = 4096};
+    uint64_t n, fh;
+    unsigned found = 0;
+
+    (void)s;
+    assert_int_equal(fs_rig_create(&g, ROOT, "new", 0600, &n, &fh), 0);
+    in.fh = fs_rig_opened(&g, ROOT, O_DIRECTORY);
+    assert_int_equal(fs_rig_call(&g, FUSE_READDIR, ROOT, &in, sizeof(in), NULL, 0), 0);
+    for (size_t at = 0, len = g.len; at < len;) {
+        struct fuse_dirent d;
+        struct fuse_attr a;
+        char name[16] = "";
+
+        assert_int_equal(fs_rig_call(&g, FUSE_READDIR, ROOT, &in, sizeof(in), NULL, 0), 0);
+        memcpy(&d, g.reply + at, FUSE_NAME_OFFSET);
+        memcpy(name, g.reply + at + FUSE_NAME_OFFSET, d.namelen);
+        at += FUSE_REC_ALIGN(FUSE_NAME_OFFSET + d.namelen);
+        if (*name == '.')
+            continue;
+        assert_int_equal(fs_rig_getattr(&g, fs_rig_found(&g, ROOT, name), &a), 0);
+        assert_int_equal(a.ino, d.ino);
+        found++;
+    }
+    assert_int_equal(found, 5);
+}
+
 static void a_new_mount_starts_from_the_host_again(void **s)
 {
     uint64_t n;
@@ -295,6 +365,37 @@ static void nothing_is_left_in_the_temporary_directory(void **s)
     assert_int_equal(rmdir(top), 0); /* empty */
 }
 
+static void *make_and_destroy(void *failed)
+{
+    for (int i = 0; i < 100; i++) {
+        struct err err;
+        struct fs *fs;
+
+        if (!fs_create(&(struct fs_opts){.dir = g.dir, .mode = FS_COW}, &g.lane, &fs, &err))
+            fs_destroy(fs);
+        else
+            *(bool *)failed = true;
+    }
+    return NULL;
+}
+
+/* Each sweeps up what killed ones have left, and must leave alone what is just being made. */
+static void many_at_a_time_are_not_in_each_others_way(void **s)
+{
+    bool failed[4] = {false};
+    pthread_t threads[array_len(failed)];
+
+    (void)s;
+    assert_int_equal(setenv("TMPDIR", g.top, 1), 0);
+    for (size_t i = 0; i < array_len(threads); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, make_and_destroy, &failed[i]), 0);
+    for (size_t i = 0; i < array_len(threads); i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    unsetenv("TMPDIR");
+    for (size_t i = 0; i < array_len(failed); i++)
+        assert_false(failed[i]);
+}
+
 int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
@@ -307,8 +408,12 @@ int main(void)
         T(an_unlinked_file_lives_while_it_is_open),
         T(directories_are_renamed_with_all_that_is_in_them),
         T(links_symbolic_and_hard),
+        T(links_that_the_host_makes),
+        T(owners_take_the_right_to_run_as_somebody_else),
+        T(files_have_one_number),
         T(a_new_mount_starts_from_the_host_again),
         T(nothing_is_left_in_the_temporary_directory),
+        T(many_at_a_time_are_not_in_each_others_way),
     };
 
     unsetenv("TMPDIR");

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "devices/fs/private.h"
+#include "vmm/base/cleanup.h"
 #include "vmm/mem/iov.h"
 
 enum { BODY = sizeof(struct fuse_out_header) /* where a reply's body begins */ };
@@ -20,6 +21,16 @@ int file_flags(const struct fs *fs, uint32_t flags, int *ret)
         return -EROFS;
     *ret = (int)(flags & (O_ACCMODE | O_APPEND | O_TRUNC | O_SYNC | O_DSYNC));
     return 0;
+}
+
+int node_open(struct fs *fs, struct node *n, int flags, uint32_t how)
+{
+    int rc = 0;
+
+    /* who truncates it may not leave a file that runs as somebody else */
+    if (how & FUSE_OPEN_KILL_SUIDGID && flags & O_TRUNC)
+        rc = fs->tree->change(fs, n, -1, &(struct fuse_setattr_in){.valid = FATTR_KILL_SUIDGID});
+    return rc ? rc : fs->tree->open(fs, n, flags);
 }
 
 int file_opened(struct fs *fs, struct node *n, int fd, uint32_t flags, struct fuse_open_out *ret)
@@ -47,7 +58,7 @@ int op_open(struct fs *fs, struct call *c, const void *args)
         return rc;
     if (c->node->id.type != S_IFREG)
         return c->node->id.type == S_IFDIR ? -EISDIR : -EACCES;
-    fd = fs->tree->open(fs, c->node, flags);
+    fd = node_open(fs, c->node, flags, in->open_flags);
     if (fd < 0)
         return fd;
     rc = file_opened(fs, c->node, fd, in->flags, (struct fuse_open_out *)fs->reply);
@@ -124,13 +135,20 @@ int op_read(struct fs *fs, struct call *c, const void *args)
 
 static int job_write(struct fs_req *r)
 {
+    cleanup_fd int mine = -1;
     struct fuse_write_out out = {0};
     struct iovec iov[FS_OUT_IOVS_MAX];
     uint64_t len;
     unsigned n = iov_part(r->in, sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in), r->len, iov,
                           array_len(iov), &len);
-    ssize_t put = pwritev(r->fds[0], iov, (int)n, (off_t)r->offs[0]);
+    ssize_t put;
 
+    if (r->flags) {
+        mine = openat(r->fs->proc_fd, fs_proc_name(r->fds[0]).s, (int)r->flags);
+        if (mine < 0)
+            return -errno;
+    }
+    put = pwritev(mine < 0 ? r->fds[0] : mine, iov, (int)n, (off_t)r->offs[0]);
     if (put < 0)
         return -errno;
     out.size = (uint32_t)put;
@@ -143,6 +161,7 @@ int op_write(struct fs *fs, struct call *c, const void *args)
     const struct fuse_write_in *in = args;
     struct fs_handle *h = handle_of(fs, c, in->fh);
     struct fs_req *r = c->r;
+    bool appends = in->flags & O_APPEND && !(in->write_flags & FUSE_WRITE_CACHE);
 
     if (!h || !writable(h))
         return -EBADF;
@@ -157,6 +176,10 @@ int op_write(struct fs *fs, struct call *c, const void *args)
     }
     r->len = in->size;
     r->offs[0] = in->offset;
+    /* Pages of mappings are written by any handle, and fcntl(2) changes whether one appends: then it is opened anew for
+     * this.  RWF_APPEND is not for us: overlayfs forgets it before Linux 6.7. */
+    if (appends != !!(h->flags & O_APPEND))
+        r->flags = O_WRONLY | O_CLOEXEC | (appends ? O_APPEND : 0);
     return call_submit(fs, c, h, job_write);
 }
 

@@ -216,6 +216,31 @@ static void a_file_without_a_name_can_get_one(void **s)
     assert_host_has("named", "t");
 }
 
+static void assert_writes(uint64_t n, struct fuse_write_in in, const char *text, const char *file)
+{
+    in.size = (uint32_t)strlen(text);
+    assert_int_equal(fs_rig_call(&g, FUSE_WRITE, n, &in, sizeof(in), text, in.size), 0);
+    assert_host_has("a", file);
+}
+
+/* Each write says whether it appends: fcntl(2) may have changed that since open(2), and pages of a mapping are written
+ * by any handle. */
+static void what_appends_is_at_the_end_and_pages_where_they_belong(void **s)
+{
+    uint64_t n, fh;
+
+    (void)s;
+    fs_rig_put(&g, "share/a", "0123456789");
+    n = fs_rig_found(&g, ROOT, "a");
+    fh = fs_rig_opened(&g, n, O_WRONLY | O_APPEND);
+    assert_writes(n, (struct fuse_write_in){.fh = fh, .flags = O_APPEND}, "end", "0123456789end");
+    assert_writes(n, (struct fuse_write_in){.fh = fh, .offset = 2, .flags = O_APPEND, .write_flags = FUSE_WRITE_CACHE},
+                  "page", "01page6789end");
+    assert_writes(n, (struct fuse_write_in){.fh = fh, .flags = O_SYNC}, "AB", "ABpage6789end");
+    fh = fs_rig_opened(&g, n, O_WRONLY);
+    assert_writes(n, (struct fuse_write_in){.fh = fh, .flags = O_APPEND | O_DSYNC}, "!", "ABpage6789end!");
+}
+
 static void files_have_holes_space_and_copies(void **s)
 {
     uint64_t n, fh, m, to;
@@ -332,6 +357,21 @@ static void what_is_only_looked_at_takes_no_descriptors(void **s)
     assert_int_equal(fs_rig_getattr(&g, n, &a), 0);
 }
 
+/* Who is in a directory, or has it by a descriptor, does not look it up again. */
+static void a_directory_that_was_walked_into_may_be_moved_by_the_host(void **s)
+{
+    uint64_t d, n, fh;
+    struct fuse_attr a;
+
+    (void)s;
+    assert_int_equal(mkdir(host("d"), 0755), 0);
+    d = fs_rig_found(&g, ROOT, "d");
+    move("d", "e");
+    assert_int_equal(fs_rig_getattr(&g, d, &a), 0);
+    assert_int_equal(fs_rig_create(&g, d, "f", 0600, &n, &fh), 0);
+    assert_host_has("e/f", "");
+}
+
 static void renamed_files_keep_their_number(void **s)
 {
     uint64_t a, b, d, n;
@@ -429,6 +469,45 @@ static void attributes_are_set(void **s)
     assert_int_equal(fs_rig_call(&g, FUSE_SETATTR, ROOT, &in, sizeof(in), NULL, 0), -EISDIR);
 }
 
+static unsigned mode_of(const char *name)
+{
+    struct stat st;
+
+    assert_int_equal(stat(host(name), &st), 0);
+    return st.st_mode & 07777;
+}
+
+static void who_truncates_a_file_may_not_leave_it_set_user_id(void **s)
+{
+    struct fuse_open_in in = {.flags = O_RDWR, .open_flags = FUSE_OPEN_KILL_SUIDGID};
+    uint64_t n;
+
+    (void)s;
+    fs_rig_put(&g, "share/a", "A");
+    assert_int_equal(chmod(host("a"), 06755), 0);
+    n = fs_rig_found(&g, ROOT, "a");
+    assert_int_equal(fs_rig_call(&g, FUSE_OPEN, n, &in, sizeof(in), NULL, 0), 0);
+    assert_int_equal(mode_of("a"), 06755); /* nothing is truncated */
+    in.flags |= O_TRUNC;
+    assert_int_equal(fs_rig_call(&g, FUSE_OPEN, n, &in, sizeof(in), NULL, 0), 0);
+    assert_int_equal(mode_of("a"), 0755);
+}
+
+/* Of a directory that passes its group on. */
+static void what_has_no_name_has_its_directorys_group(void **s)
+{
+    struct fuse_create_in in = {.flags = O_RDWR, .mode = 0600};
+    const struct fuse_entry_out *e = (const struct fuse_entry_out *)g.reply;
+
+    (void)s;
+    if (geteuid())
+        skip(); /* it has no other groups */
+    assert_int_equal(chown(g.dir, 0, 4321), 0);
+    assert_int_equal(chmod(g.dir, 02755), 0);
+    assert_int_equal(fs_rig_call(&g, FUSE_TMPFILE, ROOT, &in, sizeof(in), NULL, 0), 0);
+    assert_int_equal(e->attr.gid, 4321);
+}
+
 /* By default what belongs to the user of a writable share is root's in the guest, and what the guest's root makes is
  * the user's. */
 static void owners_are_mapped(void **s)
@@ -491,6 +570,12 @@ static void extended_attributes_are_the_users_only(void **s)
     assert_int_equal(g.len, 16);
     assert_int_equal(xattr(FUSE_REMOVEXATTR, n, "user.k", NULL, 0), 0);
     assert_int_equal(xattr(FUSE_GETXATTR, n, "user.k", NULL, 5), -ENODATA);
+    assert_int_equal(xattr(FUSE_SETXATTR, n, "user.a/b", "value", 0), 0); /* it is not a file's name */
+    assert_int_equal(xattr(FUSE_GETXATTR, n, "user.a/b", NULL, 5), 0);
+    assert_reply("value");
+    assert_int_equal(symlink("a", host("l")), 0);
+    assert_int_equal(xattr(FUSE_LISTXATTR, fs_rig_found(&g, ROOT, "l"), "", NULL, 100), 0);
+    assert_int_equal(g.len, 0);
     assert_int_equal(xattr(FUSE_SETXATTR, n, "security.capability", "value", 0), -EOPNOTSUPP);
     assert_int_equal(xattr(FUSE_SETXATTR, n, "trusted.x", "value", 0), -EOPNOTSUPP);
     assert_int_equal(xattr(FUSE_SETXATTR, n, "user.", "value", 0), -EOPNOTSUPP);
@@ -569,13 +654,17 @@ int main(void)
         RW(large_requests_arrive_whole),
         RW(an_open_file_outlives_its_name),
         RW(a_file_without_a_name_can_get_one),
+        RW(what_appends_is_at_the_end_and_pages_where_they_belong),
         RW(files_have_holes_space_and_copies),
         RW(directories_are_listed_and_changed),
         RW(what_is_only_looked_at_takes_no_descriptors),
+        RW(a_directory_that_was_walked_into_may_be_moved_by_the_host),
         RW(renamed_files_keep_their_number),
         RW(links_symbolic_and_hard),
         RW(fifos_and_sockets_are_made_but_never_opened),
         RW(attributes_are_set),
+        RW(who_truncates_a_file_may_not_leave_it_set_user_id),
+        RW(what_has_no_name_has_its_directorys_group),
         RW(owners_are_mapped),
         RW(extended_attributes_are_the_users_only),
         RW(the_file_system_is_described),

@@ -67,8 +67,8 @@ static int host_lookup(struct fs *fs, struct node *dir, const char *name, struct
     return 0;
 }
 
-/* Owner and mode as asked for, whatever the umask is. */
-static int dress(struct fs *fs, struct node *n, const struct make *m)
+/* Owner and mode as asked for, whatever the umask is, for what is new in `dir`. */
+static int dress(struct fs *fs, struct node *dir, struct node *n, const struct make *m)
 {
     int fd = node_fd(fs, n), rc = fd < 0 ? fd : 0;
     struct proc_name at = fs_proc_name(fd);
@@ -80,8 +80,8 @@ static int dress(struct fs *fs, struct node *n, const struct make *m)
     if (rc)
         return rc;
     if (fs->privileged) {
-        struct statx parent = {0};
-        bool inherits = n->parent && !fs_statx(n->parent->fd, &parent) && parent.stx_mode & S_ISGID;
+        struct statx above;
+        bool inherits = !fs_statx(dir->fd, &above) && above.stx_mode & S_ISGID;
 
         rc = not_ok(fchownat(fd, "", m->uid, inherits ? (gid_t)-1 : m->gid, AT_EMPTY_PATH));
         if (inherits && S_ISDIR(m->mode))
@@ -143,7 +143,7 @@ static int host_make(struct fs *fs, struct node *dir, const char *name, const st
     }
     if (rc)
         return rc;
-    rc = (n->id.type == (m->mode & S_IFMT)) ? dress(fs, n, m) : -ESTALE; /* somebody on the host was faster */
+    rc = (n->id.type == (m->mode & S_IFMT)) ? dress(fs, dir, n, m) : -ESTALE; /* somebody on the host was faster */
     if (rc) {
         if (name)
             unlinkat(at, name, S_ISDIR(m->mode) ? AT_REMOVEDIR : 0);
@@ -312,8 +312,8 @@ static int host_list(struct fs *fs, struct node *n, int fd, struct listing *l)
     int rc = 0;
 
     if (fd < 0) {
-        rc = listing_add(fs, l, n->id.ino, DT_DIR, ".");
-        return rc ? rc : listing_add(fs, l, n->id.ino, DT_DIR, "..");
+        rc = listing_add(fs, l, node_ino(fs, n, n->id.ino), DT_DIR, ".");
+        return rc ? rc : listing_add(fs, l, node_ino(fs, n, n->id.ino), DT_DIR, "..");
     }
     if (lseek(fd, 0, SEEK_SET) < 0)
         return -errno;
@@ -322,7 +322,7 @@ static int host_list(struct fs *fs, struct node *n, int fd, struct listing *l)
             const struct dirent64 *d = (const struct dirent64 *)(buf + at);
 
             if (strlen(d->d_name) <= NAME_MAX)
-                rc = listing_add(fs, l, d->d_ino, d->d_type, d->d_name);
+                rc = listing_add(fs, l, node_ino(fs, n, d->d_ino), d->d_type, d->d_name);
             at += d->d_reclen;
         }
     return rc ? rc : not_ok((int)got);

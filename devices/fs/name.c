@@ -50,7 +50,13 @@ int op_lookup(struct fs *fs, struct call *c, const void *args)
         *(struct fuse_entry_out *)fs->reply = (struct fuse_entry_out){.entry_valid = fs_timeout(fs)};
         return sizeof(struct fuse_entry_out);
     }
-    return rc ? rc : reply_entry(fs, n, &st);
+    if (rc)
+        return rc;
+    /* Who is in there does not look for it again.  So it gets its descriptor, which it soon needs anyway, while the
+     * name is right: the host may rename it. */
+    if (n->id.type == S_IFDIR)
+        node_fd(fs, n);
+    return reply_entry(fs, n, &st);
 }
 
 static int make(struct fs *fs, struct call *c, const struct make *m)
@@ -217,7 +223,7 @@ int op_create(struct fs *fs, struct call *c, const void *args)
         rc = fs->tree->lookup(fs, c->node, name, &n, &st);
         if (rc)
             return rc;
-        rc = fd = n->id.type == S_IFREG ? fs->tree->open(fs, n, m.flags) : -EEXIST;
+        rc = fd = n->id.type == S_IFREG ? node_open(fs, n, m.flags, in->open_flags) : -EEXIST;
         if (rc < 0)
             node_release(fs, n);
     }

@@ -11,11 +11,12 @@ enum {
     NODES_MAX = 1 << 20, /* files that it knows by number */
     NODE_CHUNK = 1024,
     NODE_BUCKETS = 1 << 16,
-    OPEN_MAX = 16384,      /* handles; nodes with a descriptor but no handle; fewer where RLIMIT_NOFILE is low */
-    OPEN_MIN = 64,         /* however low that is */
-    LISTED_MAX = 64 << 20, /* bytes of listings of open directories */
-    DEPTH_MAX = 2048,      /* directories that are opened anew on the way to one node */
-    XATTR_MAX = 65536,     /* a value, or a list of names, as in Linux */
+    OPEN_MAX = 16384, /* handles; nodes with a descriptor but no handle; fewer where RLIMIT_NOFILE is low */
+    OPEN_MIN = 64,
+    FILES_MIN = 4 * OPEN_MIN, /* where it is lower there is no share: handles and their nodes, other nodes, the rest */
+    LISTED_MAX = 64 << 20,    /* bytes of listings of open directories */
+    DEPTH_MAX = 2048,         /* directories that are opened anew on the way to one node */
+    XATTR_MAX = 65536,        /* a value, or a list of names, as in Linux */
     REQUEST_MAX = XATTR_MAX + 1024,
     REPLY_MAX = XATTR_MAX,
     READ_MAX = 1 << 20,  /* of one FUSE_READ, as of all requests in Linux */
@@ -207,10 +208,18 @@ int cow_init(struct fs *fs, struct err *err);
 void cow_fini(struct fs *fs); /* nodes are dropped */
 
 /* server.c */
-int call_name(struct call *c, const char **ret); /* the next name in c->rest: one that a directory can have */
+int call_string(struct call *c, const char **ret); /* the next in c->rest, of 1 to NAME_MAX bytes */
+int call_name(struct call *c, const char **ret);   /* the same: one that a directory can have */
 /* The guest learns of the node, whose attributes are those. */
 void call_entry(struct fs *fs, struct node *n, const struct statx *st, struct fuse_entry_out *ret);
 void fs_attr(struct fs *fs, const struct statx *st, struct fuse_attr *ret);
+/* The guest's inode number: those of other file systems, below mount points, are kept apart from the root's. */
+uint64_t fs_ino(struct fs *fs, uint32_t major, uint32_t minor, uint64_t ino);
+/* Of a file where that node's is. */
+static inline uint64_t node_ino(struct fs *fs, const struct node *n, uint64_t ino)
+{
+    return fs_ino(fs, n->id.major, n->id.minor, ino);
+}
 int call_submit(struct fs *fs, struct call *c, struct fs_handle *h, int (*job)(struct fs_req *r));
 uint32_t fs_timeout(const struct fs *fs);
 
@@ -226,5 +235,6 @@ fs_op op_open, op_read, op_write, op_release, op_fsync, op_flush, op_fallocate, 
 int file_opened(struct fs *fs, struct node *n, int fd, uint32_t flags, struct fuse_open_out *ret);
 int file_job_fsync(struct fs_req *r);
 int file_flags(const struct fs *fs, uint32_t flags, int *ret);
+int node_open(struct fs *fs, struct node *n, int flags, uint32_t how); /* `how`: FUSE_OPEN_* */
 /* dir.c */
 fs_op op_opendir, op_readdir, op_readdirplus, op_releasedir, op_fsyncdir;

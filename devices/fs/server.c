@@ -31,20 +31,17 @@ uint32_t fs_timeout(const struct fs *fs)
     return seconds[fs->cache];
 }
 
-/* Inode numbers of other file systems below mount points are kept apart from the root's. */
-static uint64_t ino_of(struct fs *fs, const struct statx *st)
+uint64_t fs_ino(struct fs *fs, uint32_t major, uint32_t minor, uint64_t ino)
 {
     const struct file_id *root = &node_root(fs)->id;
 
-    if (st->stx_dev_major == root->major && st->stx_dev_minor == root->minor)
-        return st->stx_ino;
-    return st->stx_ino ^ (uint64_t)makedev(st->stx_dev_major, st->stx_dev_minor) << 44;
+    return major == root->major && minor == root->minor ? ino : ino ^ (uint64_t)makedev(major, minor) << 44;
 }
 
 void fs_attr(struct fs *fs, const struct statx *st, struct fuse_attr *ret)
 {
     *ret = (struct fuse_attr){
-        .ino = ino_of(fs, st),
+        .ino = fs_ino(fs, st->stx_dev_major, st->stx_dev_minor, st->stx_ino),
         .size = st->stx_size,
         .blocks = st->stx_blocks,
         .atime = (uint64_t)st->stx_atime.tv_sec,
@@ -63,19 +60,26 @@ void fs_attr(struct fs *fs, const struct statx *st, struct fuse_attr *ret)
     };
 }
 
-int call_name(struct call *c, const char **ret)
+int call_string(struct call *c, const char **ret)
 {
-    const char *name = c->rest, *end = memchr(name, 0, c->rest_len);
-    size_t len = end ? (size_t)(end - name) : 0;
+    const char *end = memchr(c->rest, 0, c->rest_len);
+    size_t len = end ? (size_t)(end - c->rest) : 0;
 
-    if (!len || memchr(name, '/', len) || !strcmp(name, ".") || !strcmp(name, ".."))
+    if (!len)
         return -EINVAL;
     if (len > NAME_MAX)
         return -ENAMETOOLONG;
+    *ret = c->rest;
     c->rest += len + 1;
     c->rest_len -= len + 1;
-    *ret = name;
     return 0;
+}
+
+int call_name(struct call *c, const char **ret)
+{
+    int rc = call_string(c, ret);
+
+    return rc ? rc : strchr(*ret, '/') || !strcmp(*ret, ".") || !strcmp(*ret, "..") ? -EINVAL : 0;
 }
 
 void call_entry(struct fs *fs, struct node *n, const struct statx *st, struct fuse_entry_out *ret)
@@ -324,15 +328,21 @@ bool fs_request(struct fs *fs, struct fs_req *r)
     return true;
 }
 
-static uint64_t open_files_max(void)
+static int limit_open_files(struct fs *fs, struct err *err)
 {
     struct rlimit r;
 
     if (getrlimit(RLIMIT_NOFILE, &r))
-        return 0;
+        return err_set(err, errno, "the limit on open files: %s", strerror(errno));
     r.rlim_cur = r.rlim_max;
     setrlimit(RLIMIT_NOFILE, &r);
-    return r.rlim_cur;
+    if (r.rlim_cur < FILES_MIN)
+        return err_set(err, EMFILE,
+                       "%s: sharing a directory takes %d open files, and the limit is %llu; raise it (ulimit -n)",
+                       fs->dir, FILES_MIN, (unsigned long long)r.rlim_cur);
+    fs->open_max = (unsigned)max_u64(OPEN_MIN, min_u64(OPEN_MAX, r.rlim_cur / 8));
+    fs->handles = xcalloc(fs->open_max, sizeof(*fs->handles));
+    return 0;
 }
 
 static int open_dirs(struct fs *fs, struct err *err)
@@ -377,9 +387,9 @@ int fs_create(const struct fs_opts *o, struct lane *lane, struct fs **ret, struc
         fs->root_uid = geteuid();
         fs->root_gid = getegid();
     }
-    fs->open_max = (unsigned)max_u64(OPEN_MIN, min_u64(OPEN_MAX, open_files_max() / 8));
-    fs->handles = xcalloc(fs->open_max, sizeof(*fs->handles));
-    rc = open_dirs(fs, err);
+    rc = limit_open_files(fs, err);
+    if (!rc)
+        rc = open_dirs(fs, err);
     if (!rc) {
         rc = nodes_init(fs);
         if (rc)

@@ -1,10 +1,13 @@
 /*
- * exercise FILE SEED COUNT: does so many things to a file at random (reads, writes, truncations, mappings, holes,
- * copies within it, reopenings) and after each compares it with a model in memory.  For Linux guests, static.
+ * exercise FILE SEED COUNT: does so many things to a file at random (reads, writes, appends, truncations, mappings,
+ * holes, space, copies within it, looks for data and holes, reopenings) and compares what it finds with a model in
+ * memory.  It ends at the first difference, with the seed and the last things done.  What the file system does not know
+ * is told at the end.  For Linux guests, static.
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdint.h>
+#include <linux/falloc.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,25 +15,37 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SIZE = 256 << 10, PART = 24 << 10 };
+#include "guest-tests/linux/dice.h"
 
-static uint8_t model[SIZE + PART], got[SIZE + PART];
+enum { SIZE = 256 << 10, PART = 24 << 10, BLOCK = 4096, NOTED = 24 };
+
+static uint8_t model[SIZE + PART];
+static _Alignas(BLOCK) uint8_t got[SIZE + PART];
 static long size;
-static int fd;
-static const char *path;
-static uint64_t state;
+static int fd, appends, direct; /* the file: for all, O_APPEND, O_DIRECT (or -1) */
+static bool unsynced;           /* something was written by a mapping */
+static const char *path, *unknown = "";
+static unsigned seed, count;
+static struct {
+    const char *what;
+    long at, n, size;
+} noted[NOTED];
 
-static uint64_t dice(uint64_t below)
+static void note(const char *what, long at, long n)
 {
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state % below;
+    noted[count % NOTED].what = what;
+    noted[count % NOTED].at = at;
+    noted[count % NOTED].n = n;
+    noted[count++ % NOTED].size = size;
 }
 
 static void ends(const char *what)
 {
-    fprintf(stderr, "exercise: %s: %s (size %ld)\n", what, strerror(errno), size);
+    fprintf(stderr, "exercise: seed %u, thing %u: %s: %s (size %ld); before that:\n", seed, count, what,
+            strerror(errno), size);
+    for (unsigned i = count > NOTED ? count - NOTED : 0; i < count; i++)
+        fprintf(stderr, "  %s at %ld, %ld bytes; size %ld\n", noted[i % NOTED].what, noted[i % NOTED].at,
+                noted[i % NOTED].n, noted[i % NOTED].size);
     exit(1);
 }
 
@@ -40,105 +55,232 @@ static void grow(long to)
         size = to;
 }
 
+static void compare(const uint8_t *with, long at, long n)
+{
+    for (long i = 0; i < n; i++)
+        if (with[i] != model[at + i]) {
+            char what[100];
+
+            errno = 0;
+            snprintf(what, sizeof(what), "at %ld is %#x, not %#x", at + i, with[i], model[at + i]);
+            ends(what);
+        }
+}
+
+static void fill(long at, long n)
+{
+    for (long i = 0; i < n; i++)
+        model[at + i] = (uint8_t)dice(256);
+}
+
+static void clear(long at, long n)
+{
+    if (at < size)
+        memset(model + at, 0, (size_t)(at + n < size ? n : size - at));
+}
+
 static void do_write(void)
 {
     long at = (long)dice(SIZE - PART), n = 1 + (long)dice(PART);
 
-    for (long i = 0; i < n; i++)
-        model[at + i] = (uint8_t)dice(256);
+    note("write", at, n);
+    fill(at, n);
     if (pwrite(fd, model + at, (size_t)n, at) != n)
         ends("write");
     grow(at + n);
+}
+
+static void do_append(void)
+{
+    long n = 1 + (long)dice(PART);
+
+    if (size + n > SIZE)
+        return;
+    note("append", size, n);
+    fill(size, n);
+    if (write(appends, model + size, (size_t)n) != n)
+        ends("append");
+    size += n;
 }
 
 static void do_truncate(void)
 {
     long to = (long)dice(SIZE);
 
-    if (ftruncate(fd, to))
+    note("truncate", to, 0);
+    if (dice(2) ? truncate(path, to) : ftruncate(fd, to))
         ends("truncate");
-    if (to < size)
-        memset(model + to, 0, (size_t)(size - to));
+    clear(to, SIZE);
     size = to;
 }
 
 static void do_map(void)
 {
-    long at = (long)dice((uint64_t)size + 1) & ~4095l, n = size - at < PART ? size - at : PART;
+    long at = (long)dice((uint64_t)size + 1) & ~(BLOCK - 1l), n = size - at < PART ? size - at : PART;
     uint8_t *p;
 
     if (n <= 0)
         return;
+    note("map", at, n);
     p = mmap(NULL, (size_t)n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, at);
     if (p == MAP_FAILED)
         ends("mmap");
-    if (memcmp(p, model + at, (size_t)n))
-        ends("a mapping shows something else");
+    compare(p, at, n);
     for (long i = (long)dice((uint64_t)n); i < n; i += 97)
         p[i] = model[at + i] = (uint8_t)dice(256);
-    if (msync(p, (size_t)n, MS_SYNC) || munmap(p, (size_t)n))
+    unsynced = dice(2);
+    if ((!unsynced && msync(p, (size_t)n, MS_SYNC)) || munmap(p, (size_t)n))
         ends("msync");
 }
 
-static void do_punch(void)
+static void do_allocate(void)
 {
+    static const struct {
+        const char *name;
+        int mode;
+    } kinds[] = {{"allocate", 0},
+                 {"allocate beyond", FALLOC_FL_KEEP_SIZE},
+                 {"punch", FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE},
+                 {"zero", FALLOC_FL_ZERO_RANGE},
+                 {"zero within", FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE}};
+    unsigned kind = (unsigned)dice(sizeof(kinds) / sizeof(kinds[0]));
     long at = (long)dice(SIZE - PART), n = 1 + (long)dice(PART);
 
-    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, n)) {
-        if (errno == EOPNOTSUPP)
-            return;
-        ends("punch");
+    note(kinds[kind].name, at, n);
+    if (fallocate(fd, kinds[kind].mode, at, n)) {
+        if (errno != EOPNOTSUPP)
+            ends("fallocate");
+        unknown = kinds[kind].name;
+        return;
     }
-    if (at < size)
-        memset(model + at, 0, (size_t)(at + n < size ? n : size - at));
+    if (kinds[kind].mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+        clear(at, n);
+    if (!(kinds[kind].mode & FALLOC_FL_KEEP_SIZE))
+        grow(at + n);
 }
 
 static void do_copy(void)
 {
     long from = (long)dice(SIZE / 4), to = SIZE / 2 + (long)dice(SIZE / 4), n = 1 + (long)dice(PART);
     loff_t in = from, out = to;
-    ssize_t done = copy_file_range(fd, &in, fd, &out, (size_t)n, 0);
+    ssize_t done;
 
-    if (done < 0)
+    note("copy", from, n);
+    done = copy_file_range(fd, &in, fd, &out, (size_t)n, 0);
+    if (done < 0 || (!done && from < size))
         ends("copy");
     memmove(model + to, model + from, (size_t)done);
     if (done)
         grow(to + done);
 }
 
-static void do_reopen(void)
+/* What is said to be a hole is all zeroes. */
+static void do_seek(void)
 {
-    if ((dice(2) && fsync(fd)) || close(fd))
-        ends("close");
-    fd = open(path, O_RDWR);
-    if (fd < 0)
-        ends("open");
+    long at = (long)dice(SIZE), data, hole;
+
+    note("seek", at, 0);
+    if (unsynced && fdatasync(fd))
+        ends("fdatasync");
+    unsynced = false;
+    data = lseek(fd, at, SEEK_DATA);
+    if (data < 0 && errno != ENXIO)
+        ends("SEEK_DATA");
+    if (at < size && data < 0)
+        data = size;
+    for (long i = at; i < data; i++)
+        if (model[i])
+            ends("there is data before SEEK_DATA");
+    hole = lseek(fd, at, SEEK_HOLE);
+    if (at < size ? hole < at || hole > size : hole >= 0 || errno != ENXIO)
+        ends("SEEK_HOLE");
 }
 
-static void check(void)
+static void do_direct(void)
 {
+    long at = (long)dice((SIZE - PART) / BLOCK) * BLOCK, n = (1 + (long)dice(4)) * BLOCK, have;
+
+    if (direct < 0)
+        return;
+    if (dice(2)) {
+        note("write directly", at, n);
+        fill(at, n);
+        memcpy(got, model + at, (size_t)n);
+        if (pwrite(direct, got, (size_t)n, at) != n)
+            ends("write directly");
+        grow(at + n);
+        return;
+    }
+    note("read directly", at, n);
+    have = size < at ? 0 : size - at < n ? size - at : n;
+    if (pread(direct, got, (size_t)n, at) != have)
+        ends("read directly");
+    compare(got, at, have);
+}
+
+static void open_all(void)
+{
+    fd = open(path, O_RDWR);
+    direct = open(path, O_RDWR | O_DIRECT);
+    appends = open(path, O_WRONLY | O_APPEND); /* the last one: the kernel may use it for what mappings wrote */
+    if (fd < 0 || appends < 0)
+        ends("open");
+    if (direct < 0)
+        unknown = "O_DIRECT";
+}
+
+static void do_reopen(void)
+{
+    note("reopen", 0, 0);
+    if (dice(2) && (dice(2) ? fsync(fd) : fdatasync(fd)))
+        ends("fsync");
+    if (close(fd) || close(appends) || (direct >= 0 && close(direct)))
+        ends("close");
+    open_all();
+}
+
+static void do_forget(void)
+{
+    note("forget", 0, 0);
+    if (fsync(fd) || posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED))
+        ends("fadvise");
+    unsynced = false;
+}
+
+static void check(long at, long n)
+{
+    long have = size < at ? 0 : size - at < n ? size - at : n;
     struct stat st;
 
     if (fstat(fd, &st) || st.st_size != size)
         ends("the size is another");
-    if (pread(fd, got, sizeof(got), 0) != size || memcmp(got, model, (size_t)size))
-        ends("the content is another");
+    if (pread(fd, got, (size_t)n, at) != have)
+        ends("read");
+    compare(got, at, have);
 }
 
 int main(int argc, char **argv)
 {
-    static void (*const things[])(void) = {do_write, do_write, do_truncate, do_map, do_punch, do_copy, do_reopen};
+    static void (*const things[])(void) = {do_write, do_write,  do_append, do_truncate, do_map,    do_map,
+                                           do_copy,  do_direct, do_seek,   do_allocate, do_reopen, do_forget};
 
     if (argc != 4)
         return 2;
     path = argv[1];
-    state = 88172645463325252 + (uint64_t)atoi(argv[2]);
+    seed = (unsigned)atoi(argv[2]);
+    dice_seed(seed);
     fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
-    if (fd < 0)
+    if (fd < 0 || close(fd))
         ends("open");
+    open_all();
     for (int i = atoi(argv[3]); i > 0; i--) {
         things[dice(sizeof(things) / sizeof(things[0]))]();
-        check();
+        if (i % 16 == 1)
+            check(0, sizeof(got));
+        else
+            check((long)dice(SIZE), 1 + (long)dice(PART));
     }
+    if (*unknown)
+        printf("exercise: %s is not known here\n", unknown);
     return 0;
 }
