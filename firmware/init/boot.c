@@ -1,3 +1,4 @@
+/* What comes before the root: the kernel's modules, the ports by which bothy is heard, the network. */
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/time_types.h>

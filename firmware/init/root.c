@@ -1,3 +1,4 @@
+/* The root, with what a running system has mounted in it, and into it. */
 #include <linux/magic.h>
 #include <sys/mount.h>
 

@@ -30,6 +30,8 @@ measure()
     iperf3 --client "$1" --port "$2" --bytes 2M >/iperf 2>&1 && iperf3 --client "$1" --port "$2" --bytes 2M --reverse >/iperf 2>&1 &&
         echo "GUEST measured both ways" || tail -n 2 /iperf
 }
+# Lines of 16 bytes, of which none straddles two pages: Linux would write that one in two parts.
+appended() { for i in $(seq 200); do printf '%-15s\n' "$1 $i" >>/many/log; done; }
 shared() { mkdir -p /mnt && mount -t virtiofs data /mnt; }
 
 case $(word t) in
@@ -122,7 +124,7 @@ share-rw)
     shared || exit
     for i in 1 2 3 4 5 6 7 8; do
         (for j in $(seq 8); do dd if=/dev/urandom of=/mnt/w$i.$j bs=2k count=$((j * i)) 2>/dev/null; done
-            exercise /mnt/x$i $i 100 || echo "GUEST exercise $i failed"
+            exercise /mnt/x$i $i 30 || echo "GUEST exercise $i failed"
             cat /mnt/w$i.* >/mnt/all$i && rm /mnt/w$i.1 && mkdir -p /mnt/deep/$i && mv /mnt/w$i.2 /mnt/deep/$i/moved) &
     done
     wait
@@ -136,7 +138,7 @@ share-rw)
 share-cow)
     shared || exit
     echo "GUEST walk $(walked /mnt)"
-    exercise /mnt/file 1 100 && exercise /mnt/new 2 100 || echo 'GUEST exercise failed'
+    exercise /mnt/file 1 50 && exercise /mnt/new 2 50 || echo 'GUEST exercise failed'
     cp -a /mnt/tree /mnt/copy && [ "$(content /mnt/tree)" = "$(content /mnt/copy)" ] || echo 'GUEST bad copy'
     chown -R 1234:5678 /mnt/tree && mv /mnt/tree /mnt/moved && [ "$(content /mnt/moved)" = "$(content /mnt/copy)" ] || echo 'GUEST bad move'
     [ "$(stat -c %u:%g /mnt/moved)" = 1234:5678 ] || echo 'GUEST bad owner'
@@ -144,6 +146,35 @@ share-cow)
     echo "GUEST left $(ls -A /mnt | wc -l)"
     umount /mnt && shared && echo "GUEST anew $(walked /mnt)"
     umount /mnt && echo 'GUEST share done'
+    ;;
+share-proof) # as on the disk, which has a file system of the guest's own
+    mkdir /rw /cow /disk && mount -t virtiofs rw /rw && mount -t virtiofs cow /cow && mount -t ext4 /dev/vda /disk || exit
+    for kind in rw cow; do
+        mkdir /disk/$kind && tar -c -C /$kind/names . | tar -x -C /disk/$kind || exit
+        for seed in $(seq "$(word seeds)"); do
+            exercise /$kind/file "$seed" "$(word data)" && names $kind /$kind/names /disk/$kind "$seed" "$(word names)" || exit
+        done
+    done
+    umount /rw && umount /cow && echo 'GUEST share done'
+    ;;
+share-faults)
+    for tag in small many seen gone; do mkdir /$tag && mount -t virtiofs $tag /$tag || exit; done
+    dd if=/dev/zero of=/small/large bs=64k count=200 2>&1 | grep -q 'No space left' && [ "$(wc -c </small/large)" -ge 3000000 ] &&
+        rm /small/large && echo again >/small/after && echo 'GUEST had no room, then had'
+    paste $(yes /many/file | head -n 300) 2>&1 >/dev/null | grep -q 'Too many open files' && cat /many/file >/dev/null &&
+        echo 'GUEST had too many files, then fewer'
+    stat /seen/file /seen/other >/dev/null && cd /seen/folder && exec 3</gone/file && echo 'GUEST looked'
+    until [ -e /many/moved ]; do sleep 0.1; done
+    [ "$(cat /seen/file)" = new ] && ! cat /seen/other 2>/dev/null && echo made >made && cd / && echo 'GUEST found what was moved'
+    appended one
+    until [ ! -e /gone/file ]; do sleep 0.1; done
+    [ "$(cat <&3)" = kept ] && ! touch /gone/new 2>/dev/null && exec 3<&- && umount /gone && echo 'GUEST lost a share'
+    ;;
+share-appends)
+    mkdir /many && mount -t virtiofs many /many || exit
+    echo 'GUEST waits'
+    until [ -e /many/moved ]; do sleep 0.1; done
+    appended two
     ;;
 readonly) dd if=/dev/zero of=/dev/vda bs=4k count=1 2>/dev/null || echo "GUEST write refused, ro=$(cat /sys/block/vda/ro)" ;;
 echo)

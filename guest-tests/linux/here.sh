@@ -277,17 +277,15 @@ scenario_share_read_only()
         says "GUEST again $before" && says "GUEST content $(content "$share")" && says 'GUEST escape of the guest' || return
     ! grep -a 'GUEST not refused' "$out" && [[ $before == "$(walked "$share")" ]] || why 'the share was written to'
 }
-share_written() # OPTION…
+scenario_share_writable()
 {
     local share=$scratch/share
     rm -rf "$share"
     mkdir "$share"
-    guest 0 share-rw -c 4 -s "$share:data,rw" "$@" && says 'GUEST share done' && says "GUEST walk $(walked "$share")" &&
+    guest 0 share-rw -c 4 -s "$share:data,rw" && says 'GUEST share done' && says "GUEST walk $(walked "$share")" &&
         says "GUEST content $(content "$share")" || return
     ! grep -aE 'GUEST (exercise|lost|made)' "$out" || why 'something was lost'
 }
-scenario_share_writable() { share_written; }
-scenario_share_writable_mmio() { share_written --machine mmio; }
 scenario_share_copy_on_write()
 {
     local share=$scratch/share before was
@@ -298,6 +296,64 @@ scenario_share_copy_on_write()
     ! grep -aE 'GUEST (bad|exercise|cannot)' "$out" || { why 'something went wrong in the guest'; return; }
     [[ $before == "$(walked "$share")" && $was == "$(content "$share")" ]] || { why 'the host files have changed'; return; }
     ! ls -d "$scratch"/bothy-share-* >"$scratch/left" 2>/dev/null || why 'a temporary directory is left'
+}
+
+# A writable share and a cow share, each on a file system that can do all, beside a disk with one of the guest's own.
+share_proved() # FOLDER: with such a file system on it
+{
+    local share=$1/rw/names seeds=1 limit=$limit
+    ((cuts == 3)) || seeds=50 limit=2000
+    mkdir -p "$share"/{a/b/c,d/e} "$1/tmp" && head -c 100000 /dev/urandom >"$share/a/c" && echo text >"$share/b" && ln "$share/b" "$share/d/b" &&
+        ln -s a/c "$share/c" && ln -s none "$share/a/e" && mkfifo "$share/e" && chmod 4755 "$share/b" && chmod 2775 "$share/a/b" &&
+        chmod 1777 "$share/d" && chown -R 1000:1000 "$share/d/e" && cp /bin/busybox "$1/rw/file" && cp -a "$1/rw" "$1/cow" || return
+    TMPDIR=$1/tmp guest 0 share-proof -c 2 --machine mmio -s "$1/rw:rw,rw" -s "$1/cow:cow,cow" -d "$scratch/own.raw" \
+        -a "seeds=$seeds data=100 names=300" && says 'GUEST share done' || return
+    ! grep -a 'is not known here' "$out" || { why 'something was not tried'; return; }
+    cmp /bin/busybox "$1/cow/file" || why 'the cow share has changed'
+}
+on_ext4() # COMMAND: with a folder that has all that ext4 can do
+{
+    local folder=$scratch/ext4 code=0
+    truncate -s 256M "$scratch/ext4.raw" && mkfs.ext4 -q -b 4096 "$scratch/ext4.raw" && mkdir "$folder" &&
+        mount -o loop "$scratch/ext4.raw" "$folder" || { why 'no ext4'; return; }
+    "$1" "$folder" || code=1
+    umount "$folder"
+    return $code
+}
+scenario_share_like_a_disk_mmio()
+{
+    truncate -s 256M "$scratch/own.raw" && mkfs.ext4 -q -b 4096 "$scratch/own.raw" && on_ext4 share_proved
+}
+
+# The host's disk is full, bothy's open files are few, what the guest has looked at is moved and replaced, a share's folder
+# is removed, and another guest uses the same share.
+share_faults()
+{
+    local within=(sh -c 'ulimit -n 1024 && exec "$@"' sh)
+    local shares=(-s "$scratch/small:small,rw" -s "$scratch/many:many,rw" -s "$scratch/seen:seen,rw,cache=always" -s "$scratch/gone:gone,rw")
+    mkdir -p "$scratch"/{many,seen/folder,gone} && echo kept >"$scratch/gone/file" && echo text >"$scratch/many/file" &&
+        echo old >"$scratch/seen/file" && echo other >"$scratch/seen/other" || return
+    (ulimit -n 100 && "$bothy" run -k "$kernel" -s "$scratch/many" >"$out" 2>&1)
+    says 'takes 256 open files, and the limit is 100; raise it (ulimit -n)' || return
+    out=$scratch/out2 started share-appends -s "$scratch/many:many,rw" && second=$pid || return
+    started share-faults "${shares[@]}" && until_says 'GUEST looked' || return
+    echo new >"$scratch/new" && mv "$scratch/new" "$scratch/seen/file" && mv "$scratch/seen/other" "$scratch/seen/moved" &&
+        mv "$scratch/seen/folder" "$scratch/seen/elsewhere" && : >"$scratch/many/moved" && until_says 'GUEST found' || return
+    rm -r "$scratch/gone"
+    ended 0 && says 'GUEST had no room' && says 'GUEST had too many files' && says 'GUEST lost a share' &&
+        pid=$second ended 0 || return
+    [[ $(<"$scratch/small/after") == again && ! -e $scratch/small/large && -e $scratch/seen/elsewhere/made ]] ||
+        { why 'the shares are not as the guest left them'; return; }
+    [[ $(sort "$scratch/many/log") == "$(printf '%-15s\n' one\ {1..200} two\ {1..200} | sort)" ]] ||
+        why 'not all lines of both guests are there'
+}
+scenario_share_faults()
+{
+    local code=0 pid='' second=''
+    mkdir -p "$scratch/small" && mount -t tmpfs -o size=4M small "$scratch/small" || { why 'no tmpfs'; return; }
+    share_faults || { code=1; kill -9 $pid $second; wait $pid $second; } 2>/dev/null
+    umount "$scratch/small"
+    return $code
 }
 
 echoes() # TTY OPTION…
@@ -443,15 +499,24 @@ tap_fetches()
 tap_here()
 {
     local capture=$scratch/net.pcap
-    on_tap "pcap=$capture" && tap_fetches && ctl net0.info && [[ $answer == *'vhost-rings=0'* ]] && kill -INT $pid && ended 130 &&
+    on_tap "pcap=$capture" && tap_fetches && ctl net0.info && [[ $answer == *'vhost-rings: 0'* ]] && kill -INT $pid && ended 130 &&
         sound "$capture" && seen "$capture" 'ip.src == 10.9.0.2 && frame.len > 1514' && seen "$capture" 'ip.dst == 10.9.0.2 && frame.len > 1514'
+}
+# tap_count: sets sent, to the bytes that the guest has.
+tap_count()
+{
+    ctl net0.info && [[ $answer =~ interface:\ .*tx-bytes=([0-9]+) ]] && sent=${BASH_REMATCH[1]} || why "nothing counted: $answer"
 }
 # The kernel has all four rings, and again after whatever takes them away from it: drivers, pauses, cables.
 tap_in_the_kernel()
 {
+    local sent before
     on_tap vhost=on restarts=1 && tap_fetches && ctl pause && ctl resume && tap_fetches && ctl net0.link state=down &&
-        ctl net0.info && [[ $answer == *'vhost-rings=0'* ]] && ctl net0.link state=up && tap_fetches && ctl net0.info || return
-    [[ $answer == *'vhost-rings=4'* ]] || { why "the kernel does not serve the rings: $answer"; return; }
+        ctl net0.info && [[ $answer == *'vhost-rings: 0'* ]] && ctl net0.link state=up && tap_count || return
+    before=$sent
+    tap_fetches && tap_count || return
+    [[ $answer == *'vhost-rings: 4'* ]] || { why "the kernel does not serve the rings: $answer"; return; }
+    ((sent - before > 2097152)) || { why "the kernel counts $((sent - before)) bytes"; return; }
     kill -INT $pid
     ended 130
 }
@@ -650,15 +715,61 @@ scenario_test_panic_is_a_crash()
         complains 'crash: .*sysrq triggered crash; see .*/died' || return
     head -n1 "$scratch/died/summary" | grep -q sysrq_handle_crash || why "the summary begins with $(head -n1 "$scratch/died/summary")"
 }
-# A bare file: what it has is known by the configuration in it.
-scenario_own_kernel_panics_for_crash()
+# scripted VMLINUX WORD…: what gdb, with the scripts of that kernel, makes of commands.
+scripted() { timeout 250 gdb -nx -batch -iex 'set auto-load safe-path /' "$@" >"$scratch/said" 2>&1; }
+tells() { grep -qa -- "$1" "$scratch/said" || why "no \"$1\" from gdb: $(tail -n 1 "$scratch/said")"; }
+# A bare file: what it has is known by the configuration in it.  Its program's 40 MB are not in the core.
+scenario_own_kernel_panics_for_debuggers()
 {
-    local kernel=$scratch/kernel.own
-    cp "$(cat "$work/kernel.own")" "$kernel" && tests 126 -c 2 --core --bundle "$scratch/died" -- \
-        sh -c 'echo c >/proc/sysrq-trigger' || return
+    local kernel=$scratch/kernel.own own size
+    own=$(dirname "$(cat "$work/kernel.own")")
+    cp "$own/bzImage" "$kernel" && tests 126 -c 2 --lean-core --bundle "$scratch/died" -- \
+        sh -c "busybox insmod '$own/lib/crc7.ko'; data=\$(tr '\\0' x </dev/zero | head -c 40000000); echo c >/proc/sysrq-trigger" || return
     grep -q '^CONFIG_IKCONFIG=y$' "$scratch/died/kernel.config" || { why 'no configuration in the bundle'; return; }
-    printf 'log\nbt\nexit\n' | crash -s "$(cat "$work/vmlinux.own")" "$scratch/died/vmcore" >"$out" 2>&1
-    says 'sysrq: Trigger a crash' && says '^PID: .*COMMAND: "sh"' && says '^ *#[0-9]* .* panic at ' && says ' write_sysrq_trigger at '
+    size=$(du -m "$scratch/died/vmcore" | cut -f 1)
+    ((size < 40)) || { why "the core has $size MiB"; return; }
+    printf 'log\nbt\nexit\n' | crash -s "$own/vmlinux" "$scratch/died/vmcore" >"$out" 2>&1
+    says 'sysrq: Trigger a crash' && says '^PID: .*COMMAND: "sh"' && says '^ *#[0-9]* .* panic at ' && says ' write_sysrq_trigger at ' || return
+    scripted "$own/vmlinux" "$scratch/died/vmcore" -ex lx-version -ex lx-dmesg -ex lx-ps -ex "lx-symbols $own" \
+        -ex 'info address crc7_be'
+    tells '^Linux version' && tells 'sysrq: Trigger a crash' && tells '^0x.* 1 .*init' &&
+        tells 'crc7_be" is a function at address 0x' || return
+    tests 126 -c 2 --packed-core --bundle "$scratch/died" -- sh -c 'echo c >/proc/sysrq-trigger' || return
+    printf 'log\nbt\nexit\n' | crash -s "$own/vmlinux" "$scratch/died/vmcore" >"$out" 2>&1
+    says 'sysrq: Trigger a crash' && says ' write_sysrq_trigger at '
+}
+# Breakpoints are guest-tests' business: this rig's emulator does not have those of a guest in a guest.
+scenario_own_kernel_has_scripts_for_gdb()
+{
+    local own kernel at
+    own=$(dirname "$(cat "$work/kernel.own")") kernel=$own/bzImage
+    timeout "$limit" "$bothy" test -k "$kernel" -a nokaslr --gdb "unix:$scratch/gdb" -- \
+        sh -c "busybox insmod '$own/lib/crc7.ko'; grep ' crc7_be' /proc/kallsyms; sleep 1000" </dev/null >"$out" 2>"$scratch/err" &
+    pid=$!
+    until grep -q crc7_be "$out" || ! kill -0 $pid; do sleep 0.2; done
+    at=$(sed -n 's/^\([0-9a-f]*\) .* crc7_be.*/\1/p' "$out")
+    scripted "$own/vmlinux" -ex "target remote $scratch/gdb" -ex lx-version -ex lx-dmesg -ex lx-ps \
+        -ex "lx-symbols $own" -ex 'info address crc7_be' -ex 'p $lx_task_by_pid(1)->comm' -ex kill
+    ended 130 && tells '^Linux version' && tells 'Command line: .*nokaslr' && tells '^0x.* 1 .*init' &&
+        tells "crc7_be\" is a function at address 0x$at" && tells ' = "init"'
+}
+scenario_own_kernel_tests_itself()
+{
+    local kernel
+    kernel=$(cat "$work/kernel.own")
+    tests 0 --kunit 'list*' && says '^pass .* tests: [1-9][0-9]* passed$' && tests 125 --kunit 'nosuch*' &&
+        says 'no KUnit suite in this kernel is called "nosuch\*"'
+}
+# The kernel survives both, and the command has ended at once.
+scenario_own_kernel_oopses()
+{
+    local kernel what
+    kernel=$(cat "$work/kernel.own")
+    for what in oops:EXCEPTION bug:BUG; do
+        tests 126 --fail-on ${what%:*} --bundle "$scratch/died" -- \
+            sh -c "echo ${what#*:} >/sys/kernel/debug/provoke-crash/DIRECT" || return
+        grep -q "^${what%:*} in lkdtm_${what#*:}: " "$scratch/died/summary" || why "$(head -n 1 "$scratch/died/summary")" || return
+    done
 }
 scenario_test_kernel_in_a_package_powers_off()
 {
@@ -768,6 +879,14 @@ print(len({p.get('value') for p in t.iter('property') if p.get('name') == 'kerne
 EOF
     says '^4 suites 8 2 0$' && says '^failed cpus=2.alone cpus=2.alone$' && says '^2 kernels$'
 }
+# As many of them as fit.
+scenario_twenty_at_a_time()
+{
+    local all
+    all=$(printf ',n=%d' {1..20})
+    tests 0 -m 256M -j4 --matrix "append=${all#,}" --format json -- sh -c 'grep -o "n=[0-9]*" /proc/cmdline' || return
+    [[ $(grep -c '"outcome": "pass"' "$out") == 21 ]] || why "$(grep -c '"outcome": "pass"' "$out") passed, of 20 and all"
+}
 scenario_test_retry_until_it_passes()
 {
     mkdir "$scratch/state"
@@ -843,6 +962,7 @@ for name in $(sed -n 's/^scenario_\([a-z0-9_]*\)().*/\1/p' "$0"); do
     for pattern; do [[ $name == $pattern ]] && wanted=1; done
     ((wanted)) || continue
     [[ $name != own_kernel* || -e $work/kernel.own ]] || continue # it takes minutes to build
+    [[ $name != twenty* || $# != 0 || $cuts == 20 ]] || continue  # it takes minutes
     reason='' start=$SECONDS code=0
     "scenario_$name" || code=1
     report "$name" $code $((SECONDS - start))

@@ -7,6 +7,7 @@
 #include "vmm/inspect/fake_kernel.h"
 #include "vmm/inspect/modules.h"
 #include "vmm/inspect/printk.h"
+#include "vmm/inspect/spare.h"
 #include "vmm/inspect/splat.h"
 
 struct log {
@@ -26,7 +27,10 @@ static void look(const struct vmcoreinfo *k)
     struct log log = {.reader.record = record, .splats.wanted = UINT32_MAX};
     uint64_t trace[TRACE_MAX];
     struct symbols s;
+    struct spare spare;
 
+    if (spare_find(k, &spare) == 0)
+        spare_fini(&spare);
     for (unsigned i = 0; i < 2; i++)
         if (printk_read(k, &log.reader) < 0)
             break;
@@ -65,7 +69,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                    FAKE_ALPHA,
                                    FAKE_ALPHA + 256,
                                    FAKE_BETA,
-                                   FAKE_BETA + 256};
+                                   FAKE_BETA + 256,
+                                   FAKE_NOTE + 1024,
+                                   FAKE_NOTE + 1280,
+                                   FAKE_NOTE + 1536,
+                                   FAKE_ROOTS,
+                                   FAKE_SECTIONS,
+                                   FAKE_PAGES,
+                                   FAKE_MORE_PAGES};
     struct bytes b = {data, size};
     struct gmem *m = fake_kernel_create();
     struct vmcoreinfo k;

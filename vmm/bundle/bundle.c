@@ -6,8 +6,9 @@
 #include <sys/stat.h>
 
 #include "vmm/base/cleanup.h"
-#include "vmm/inspect/core.h"
+#include "vmm/base/log.h"
 #include "vmm/inspect/guest_kernel.h"
+#include "vmm/inspect/kdump.h"
 #include "vmm/inspect/kernel_config.h"
 #include "vmm/inspect/printk.h"
 #include "vmm/kvm/vm.h"
@@ -23,6 +24,16 @@ struct bundle {
     struct splat_watch fatal, any; /* the first that kernels seldom survive; the first of all */
     const char *log_error;         /* why there is no log; NULL: there is */
 };
+
+/* All that may be in it; what an earlier guest left there would mislead. */
+static void drop_files(const struct bundle *b)
+{
+    static const char *const names[] = {"summary",     "kernel.log",    "cpus",  "devices.json",
+                                        "config.json", "kernel.config", "vmcore"};
+
+    for (size_t i = 0; i < array_len(names); i++)
+        unlinkat(b->dir, names[i], 0);
+}
 
 static int open_file(const struct bundle *b, const char *name, FILE **ret, struct err *err)
 {
@@ -157,14 +168,24 @@ static int put_kernel_config(const struct bundle *b, struct err *err)
     return text ? put_text(b, "kernel.config", text, err) : 0;
 }
 
-static int put_core(const struct bundle *b, struct err *err)
+static int put_core(const struct bundle *b, const struct bundle_opts *o, struct err *err)
 {
-    int fd cleanup_fd = openat(b->dir, "vmcore", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd cleanup_fd = openat(b->dir, "vmcore", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600), rc;
+    const struct vmcoreinfo *k = b->kernel.found ? &b->kernel.info : NULL;
+    struct gmem *mem = machine_memory(b->machine);
+    struct spare spare = {.n = 0};
 
     if (fd < 0)
         return err_set(err, errno, "bundle: vmcore: %s", strerror(errno));
-    return core_write(fd, machine_memory(b->machine), b->cpus, b->status.config->cpus,
-                      b->kernel.found ? &b->kernel.info : NULL, b->kernel.has_symbols ? &b->kernel.symbols : NULL, err);
+    if (o->lean && k && spare_find(k, &spare))
+        log_msg(LOG_WARN, "bundle: the kernel does not say which pages are free; vmcore has all of them");
+    if (o->packed && k)
+        rc = kdump_write(fd, mem, b->cpus, b->status.config->cpus, k, &spare, err);
+    else
+        rc = core_write(fd, mem, b->cpus, b->status.config->cpus, k, b->kernel.has_symbols ? &b->kernel.symbols : NULL,
+                        &spare, err);
+    spare_fini(&spare);
+    return rc;
 }
 
 /* --- the summary --- */
@@ -215,8 +236,8 @@ static int put_summary(const struct bundle *b, const struct bundle_opts *o, cons
     if (!c->initrds.n || strncmp(c->initrds.v[c->initrds.n - 1], "/proc/self/", 11) != 0)
         fprintf(f, "Again: bothy run --config config.json\n");
     if (o->core)
-        fprintf(f, "Core: crash vmlinux vmcore, or gdb vmlinux vmcore%s\n",
-                b->kernel.info.kaslr ? ", then symbol-file -o OFFSET vmlinux with the offset above" : "");
+        fprintf(f, "Core: crash vmlinux vmcore%s%s\n", o->packed ? "" : ", or gdb vmlinux vmcore",
+                b->kernel.info.kaslr && !o->packed ? ", then symbol-file -o OFFSET vmlinux with the offset above" : "");
     fprintf(f, "\n");
     for (unsigned i = 0; i < c->cpus; i++)
         put_cpu_line(b, i, f);
@@ -240,7 +261,7 @@ static int write_all(struct bundle *b, const struct bundle_opts *o, char *line, 
         rc = put_config(b, err);
     if (!rc)
         rc = put_kernel_config(b, err);
-    return rc || !o->core ? rc : put_core(b, err);
+    return rc || !o->core ? rc : put_core(b, o, err);
 }
 
 int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, size_t n, struct err *err)
@@ -254,6 +275,7 @@ int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, siz
     b.dir = open(o->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (b.dir < 0)
         return err_file(err, errno, "bundle", o->dir);
+    drop_files(&b);
     machine_status(m, &b.status);
     b.cpus = xcalloc(b.status.config->cpus, sizeof(*b.cpus));
     for (unsigned i = 0; i < b.status.config->cpus; i++)

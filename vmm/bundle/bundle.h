@@ -9,9 +9,9 @@
 #include "vmm/machine/machine.h"
 
 struct bundle_opts {
-    const char *dir;  /* made, if it is not there */
-    const char *what; /* happened, when neither the log nor the engine knows: "time-out after 60 s" */
-    bool core;
+    const char *dir;               /* made, if it is not there */
+    const char *what;              /* happened, when neither the log nor the engine knows: "time-out after 60 s" */
+    bool core, lean, packed;       /* without pages that are free or programs' own; in kdump's compressed form */
     const struct samples *samples; /* NULL: none were taken */
 };
 /* The machine stands still, and stays as it is.  In *line the summary's first line. */
@@ -23,6 +23,11 @@ int bundle_write(struct machine *m, const struct bundle_opts *o, char *line, siz
  */
 struct log_watch;
 void log_watch_create(struct machine *m, uint32_t fail_on, struct log_watch **ret);
+/*
+ * When the guest has ended, however: whether it crashed by what is in its log, which is said.  The machine stands
+ * still. A panic alone, which ends guests otherwise, is not looked for once more.  Accepts NULL.
+ */
+bool log_watch_last(struct log_watch *w);
 void log_watch_destroy(struct log_watch *w); /* accepts NULL */
 
 /*

@@ -174,9 +174,33 @@ static void a_place_that_cannot_be_written_is_named(void **state)
     assert_true(bundle_write(&w->m, &none, w->line, sizeof(w->line), &err) < 0);
     assert_non_null(strstr(err.msg, "/proc/nowhere"));
     snprintf(path, sizeof(path), "%s/summary", w->dir);
-    assert_int_equal(symlink("/tmp/elsewhere", path), 0);
-    assert_int_equal(bundle_write(&w->m, &taken, w->line, sizeof(w->line), &err), -ELOOP);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(bundle_write(&w->m, &taken, w->line, sizeof(w->line), &err), -EISDIR);
     assert_non_null(strstr(err.msg, "bundle: summary: "));
+    rmdir(path);
+}
+
+static void nothing_is_left_of_the_last_one(void **state)
+{
+    struct world *w = *state;
+    char path[128];
+
+    fake_config(w->m.e.env.mem);
+    write_bundle(w, (struct bundle_opts){.core = true, .lean = true, .packed = true});
+    assert_memory_equal(file(w, "vmcore"), "KDUMP   \6", 9);
+    assert_string_equal(file(w, "kernel.config"), FAKE_CONFIG);
+    fake_put32(w->m.e.env.mem, FAKE_NOTE, 0);
+    snprintf(path, sizeof(path), "%s/summary", w->dir);
+    unlink(path);
+    assert_int_equal(symlink("/tmp/elsewhere", path), 0); /* which it does not follow */
+    write_bundle(w, (struct bundle_opts){0});
+    check_holds(w, "summary", "\nLog: no Linux kernel in memory");
+    for (size_t i = 0; i < 3; i++) {
+        static const char *const old[] = {"kernel.config", "kernel.log", "vmcore"};
+
+        snprintf(path, sizeof(path), "%s/%s", w->dir, old[i]);
+        assert_int_equal(access(path, F_OK), -1);
+    }
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -189,6 +213,7 @@ int main(void)
         TEST(a_hang_is_told_by_samples),
         TEST(what_cannot_be_read_is_said),
         TEST(a_place_that_cannot_be_written_is_named),
+        TEST(nothing_is_left_of_the_last_one),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

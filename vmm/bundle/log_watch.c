@@ -30,7 +30,7 @@ struct log_watch {
 static void look(struct log_watch *w)
 {
     if (!w->has_kernel && w->turns++ % SEARCH_TURNS == 0)
-        w->has_kernel = vmcoreinfo_find(machine_memory(w->machine), &w->kernel) == 0;
+        w->has_kernel = vmcoreinfo_look(machine_memory(w->machine), &w->kernel) == 0;
     if (w->has_kernel && printk_read(&w->kernel, &w->reader) < 0)
         log_msg(LOG_DEBUG, "the kernel's log cannot be read in its memory");
 }
@@ -56,7 +56,6 @@ static void turn(struct timer *t)
 
     look(w);
     if (is_complete(w, w->reader.next != before)) {
-        log_msg(LOG_ERROR, "the guest's kernel says: %s", w->splats.title);
         machine_request(w->machine, REQ_CRASHED, 0);
         return;
     }
@@ -97,6 +96,19 @@ void log_watch_create(struct machine *m, uint32_t fail_on, struct log_watch **re
     timer_arm(&w->timer, loop_now(w->lane.loop, CLK_GUEST) + TURN_MS * NS_PER_MS);
     lane_unlock(&w->lane);
     *ret = w;
+}
+
+bool log_watch_last(struct log_watch *w)
+{
+    if (!w)
+        return false;
+    w->turns = 0;
+    if (!(w->splats.seen & w->splats.wanted) && w->splats.wanted != 1u << SPLAT_PANIC)
+        look(w);
+    if (!(w->splats.seen & w->splats.wanted))
+        return false;
+    log_msg(LOG_ERROR, "the guest's kernel says: %s", w->splats.title);
+    return true;
 }
 
 void log_watch_destroy(struct log_watch *w)

@@ -69,6 +69,19 @@ static void a_splat_is_left_the_time_to_be_printed(void **state)
     assert_int_equal(lines, 0);
 }
 
+/* The guest has powered off, or its command has ended, sooner than the next turn comes. */
+static void what_was_said_last_is_seen(void **state)
+{
+    struct world *w = *state;
+
+    assert_false(log_watch_last(w->watch));
+    say(w, 11, "WARNING: CPU: 0 PID: 1 at f.c:1 f+0x1/0x2"); /* of no interest */
+    assert_false(log_watch_last(w->watch));
+    say(w, 12, "Oops: 0002 [#1]");
+    assert_true(log_watch_last(w->watch));
+    assert_false(log_watch_last(NULL));
+}
+
 static void a_reset_after_a_panic_is_a_crash(void **state)
 {
     struct world *w = *state;
@@ -96,9 +109,8 @@ static void a_reset_without_one_begins_anew(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_splat_ends_the_guest),
-        TEST(a_splat_is_left_the_time_to_be_printed),
-        TEST(a_reset_after_a_panic_is_a_crash),
+        TEST(a_splat_ends_the_guest),          TEST(a_splat_is_left_the_time_to_be_printed),
+        TEST(what_was_said_last_is_seen),      TEST(a_reset_after_a_panic_is_a_crash),
         TEST(a_reset_without_one_begins_anew),
     };
 

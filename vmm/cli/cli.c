@@ -276,7 +276,7 @@ int cli_main(char **argv)
 {
     int code = dispatch(argv);
 
-    if (fflush(stdout) || ferror(stdout)) {
+    if ((fflush(stdout) || ferror(stdout)) && code != EXIT_BOTHY) { /* who failed has said why */
         fprintf(stderr, "bothy: write to standard output: %m\n");
         return EXIT_BOTHY;
     }

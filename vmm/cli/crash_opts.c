@@ -1,14 +1,37 @@
 #include "vmm/cli/crash_opts.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "vmm/base/cleanup.h"
 #include "vmm/inspect/splat.h"
+
+/* It is better known before a guest dies; one that lives leaves no directory. */
+static int check_place(const char *dir, struct err *err)
+{
+    bool made = !mkdir(dir, 0700);
+    int fd cleanup_fd = -1;
+
+    if (!made && errno != EEXIST)
+        return err_file(err, errno, "bundle", dir);
+    fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || faccessat(fd, ".", W_OK | X_OK, AT_EACCESS))
+        return err_file(err, errno, "bundle", dir);
+    if (made)
+        rmdir(dir);
+    return 0;
+}
 
 int crash_opts_check(const struct crash_opts *o, uint32_t *kinds, struct err *err)
 {
     uint32_t found = o->bundle ? 1u << SPLAT_PANIC : 0;
     char bad[32];
 
-    if (o->core && !o->bundle)
-        return err_set(err, EINVAL, "--core is a file of the bundle's; give --bundle DIR, too");
+    if ((o->core || o->lean || o->packed) && !o->bundle)
+        return err_set(err, EINVAL, "--%s is a file of the bundle's; give --bundle DIR, too",
+                       o->core   ? "core"
+                       : o->lean ? "lean-core"
+                                 : "packed-core");
     if (o->fail_on && splat_kinds(o->fail_on, &found, bad, sizeof(bad)) < 0) {
         const char *near = nearest_word(bad, splat_names);
 
@@ -17,5 +40,5 @@ int crash_opts_check(const struct crash_opts *o, uint32_t *kinds, struct err *er
     }
     if (kinds)
         *kinds = found;
-    return 0;
+    return o->bundle ? check_place(o->bundle, err) : 0;
 }

@@ -213,7 +213,9 @@ static void put_bundle(struct machine *m, const struct crash_opts *o, const stru
     const struct bundle_opts bundle = {
         .dir = o->bundle,
         .what = ended ? "ended by SIGQUIT" : NULL,
-        .core = o->core,
+        .core = o->core || o->lean || o->packed,
+        .lean = o->lean,
+        .packed = o->packed,
         .samples = sampler_samples(sampler),
     };
     struct err err;
@@ -250,6 +252,8 @@ static int run_config(const struct run_opts *o, struct err *err)
         r = gdb_open(m, c->gdb, &gdb, err);
     if (r >= 0)
         r = run_machine(m, sampler, &ended, err);
+    if (r >= 0 && log_watch_last(watch))
+        r = EXIT_CRASHED;
     if (r == EXIT_CRASHED && o->crash.bundle)
         put_bundle(m, &o->crash, sampler, ended);
     gdb_close(gdb, r);

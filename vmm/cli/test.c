@@ -13,7 +13,7 @@
 #include "vmm/base/log.h"
 #include "vmm/report/ktap.h"
 
-enum { SECONDS_MAX = 1000000, COMMAND_WORDS_MAX = 16384, JOBS_MAX = 4096, RETRY_MAX = 1000 };
+enum { SECONDS_MAX = 1000000, COMMAND_WORDS_MAX = 16384, JOBS_MAX = 4096, RETRY_MAX = 1000, FOLDER_MAX = 200 };
 
 static const struct opt test_options[] = {
     O_STR(struct test_opts, root, "root", "/",
@@ -146,16 +146,20 @@ static int set_options(struct test_job *j, const struct test_plan *p, unsigned r
     return choose_kernel(j, err);
 }
 
-/* A folder of its own below --bundle, where there are several guests. */
-static char *bundle_of(const struct test_job *j, const struct test_plan *p)
+/* A folder of its own below --bundle, where there are several guests; the run's number tells long names apart. */
+static char *bundle_of(const struct test_job *j, const struct test_plan *p, unsigned run)
 {
-    char *name cleanup_free = xstrdup(j->name), *ret;
+    char *name cleanup_free = xstrdup(j->name), *ret, number[16] = "";
 
     if (!p->matrix.naxes && !p->name)
         return xstrdup(j->o.crash.bundle);
     for (char *c = name; (c = strchr(c, '/'));)
         *c = '_';
-    if (asprintf(&ret, "%s/%s", j->o.crash.bundle, name) < 0)
+    if (strlen(name) > FOLDER_MAX) {
+        name[FOLDER_MAX] = 0;
+        snprintf(number, sizeof(number), " #%u", run + 1);
+    }
+    if (asprintf(&ret, "%s/%s%s", j->o.crash.bundle, name, number) < 0)
         abort();
     return ret;
 }
@@ -172,7 +176,9 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
     if (!j->name)
         j->name = xstrdup(o->kunit ? "kunit" : p->command[0]);
     if (o->crash.bundle)
-        j->bundle = bundle_of(j, p);
+        j->bundle = bundle_of(j, p, run);
+    if (o->crash.bundle && !p->name)
+        j->again = test_again(p, run);
     j->spec = (struct test_spec){
         .name = j->name,
         .config = &o->c,
@@ -196,6 +202,8 @@ int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, s
         .bundle = j->bundle,
         .fail_on = o->crash.fail_on,
         .core = o->crash.core,
+        .lean_core = o->crash.lean,
+        .packed_core = o->crash.packed,
         .kernel_only = o->kunit,
     };
     return r;
@@ -209,6 +217,7 @@ void test_job_fini(struct test_job *j)
     free(j->name);
     free(j->bundle);
     free(j->kconfig);
+    free(j->again);
 }
 
 static void fact_words(struct report_run *run, const char *name, char *const *words, size_t n)
@@ -251,12 +260,24 @@ static bool has_no_tests(const struct list *tests)
     return first->link.next == tests && !strcmp(first->name, KTAP_NO_TESTS);
 }
 
+/* The machine that wrote the bundle knows only what it was told itself. */
+static void complete_summary(const struct test_job *j)
+{
+    int dir cleanup_fd = open(j->bundle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd cleanup_fd = openat(dir, "summary", O_WRONLY | O_APPEND | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd >= 0)
+        dprintf(fd, "\nAgain: %s\n", j->again);
+}
+
 void test_job_judge(const struct test_job *j, struct report_run *run)
 {
     const struct list *tests = &run->test.children;
 
-    if (run->result.bundled)
+    if (run->result.bundled) {
         report_fact(run, "bundle", j->bundle);
+        complete_summary(j);
+    }
     if (!j->o.kunit || run->result.outcome != TEST_PASS)
         return;
     if (list_empty(tests))

@@ -35,7 +35,7 @@ struct test_job {
     struct test_spec spec;
     struct kernel_place kernel;
     char *const *command; /* the plan's */
-    char *name, *bundle, *kconfig;
+    char *name, *bundle, *kconfig, *again;
 };
 /* `run` is one of the matrix'. */
 int test_job_init(struct test_job *j, const struct test_plan *p, unsigned run, struct err *err) must_check;
@@ -44,6 +44,9 @@ void test_job_fini(struct test_job *j);
 struct report_run *test_job_report(const struct test_job *j, struct report *r);
 /* What a result means in the light of the plan: call it when the tests are known. */
 void test_job_judge(const struct test_job *j, struct report_run *run);
+
+/* The line for a shell that does one of a plan's runs again, alone; the caller's. */
+char *test_again(const struct test_plan *p, unsigned run);
 
 /*
  * A run whose command has bothy's own standard streams, or its terminal: fills `run`, and tells of what went wrong on

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "vmm/base/cleanup.h"
@@ -272,15 +273,67 @@ static void kunit_has_results_or_it_is_an_error(void **state)
     tear_down(&b);
 }
 
+static void one_of_many_can_be_done_again(void **state)
+{
+    static const char first[] = " test --matrix 'append=a b,,c' --matrix cpus=2 -k /";
+    char *again cleanup_free = NULL, *words;
+    struct bench b;
+
+    (void)state;
+    SET_UP(&b, "--matrix=append=a b,,c,", "--retry", "3", "-j", "4", "--format=tap", "--timeout", "9", "--matrix",
+           "cpus=1,2", "-a", "it's");
+    again = test_again(&b.plan, 1);
+    words = strstr(again, " test ");
+    assert_true(!strncmp(again, "cd /", 4) && strstr(again, " && /") && words);
+    assert_false(strncmp(words, first, strlen(first)));
+    words = strstr(words, "/kernel ");
+    assert_non_null(words);
+    assert_string_equal(words, "/kernel --timeout 9 -a 'it'\\''s' -- command");
+    tear_down(&b);
+}
+
+/* Of a run that has our own streams: who cannot write them is told, and that is not the command's fault. */
+static void output_without_room_is_an_error(void **state)
+{
+    struct bench b;
+    char said[256] = "";
+    int err[2], status;
+    pid_t pid;
+
+    (void)state;
+    set_up(&b, (const char *const[]){NULL});
+    assert_int_equal(pipe(err), 0);
+    pid = fork();
+    if (!pid) {
+        dup2(open("/dev/full", O_WRONLY), STDOUT_FILENO);
+        dup2(err[1], STDERR_FILENO);
+        execl("/proc/self/exe", "bothy", "test", "-k", b.kernel, "-a", "tap", "--", "command", NULL);
+        _exit(97);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), EXIT_BOTHY);
+    assert_true(read(err[0], said, sizeof(said) - 1) > 0);
+    assert_string_equal(strstr(said, "bothy test: command: output"),
+                        "bothy test: command: output \"standard output\": No space left on device; make room there, or "
+                        "choose another place\n");
+    close(err[0]);
+    close(err[1]);
+    tear_down(&b);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_run_is_reported_in_order),      cmocka_unit_test(what_fails_is_tried_again),
         cmocka_unit_test(all_together_have_a_limit),           cmocka_unit_test(what_is_wrong_with_any_is_told_first),
-        cmocka_unit_test(kunit_has_results_or_it_is_an_error),
+        cmocka_unit_test(kunit_has_results_or_it_is_an_error), cmocka_unit_test(output_without_room_is_an_error),
+        cmocka_unit_test(one_of_many_can_be_done_again),
     };
 
     if (argc > 1 && !strcmp(argv[1], "run"))
         play();
+    if (argc > 1 && !strcmp(argv[1], "test"))
+        return cli_main(argv);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,10 +57,10 @@ static size_t write_out(struct one *o, enum test_stream which, const char *bytes
         ssize_t r = write(w->fd, bytes + done, min_u64(n - done, PIPE_BUF));
 
         if (r < 0 && errno != EAGAIN && errno != EINTR) {
-            char why[128];
+            struct err err;
 
-            snprintf(why, sizeof(why), "standard %s: %s", which == TEST_OUT ? "output" : "error", strerror(errno));
-            test_run_stop(&o->run, why);
+            err_file(&err, errno, "output", which == TEST_OUT ? "standard output" : "standard error");
+            test_run_fail(&o->run, err.msg);
             return n;
         }
         if (r < 0)

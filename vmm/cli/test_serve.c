@@ -56,7 +56,8 @@ struct guest {
     char *in; /* the file that is copied into it; NULL: none */
     size_t in_at, in_n;
     char mode[8];
-    int out; /* where one goes that is copied out of it; -1: nowhere */
+    int out;              /* where one goes that is copied out of it; -1: nowhere */
+    char *beside, *whole; /* that file's path, and the one that it gets when it is whole */
     uint64_t out_n;
     struct room took; /* of what there is */
 };
@@ -139,22 +140,44 @@ static struct guest *guest_of(struct test_run *r)
     return container_of(r, struct guest, run);
 }
 
-/* Only a whole file stays. */
-static void end_copies(struct guest *g, bool whole)
+/* Only a whole file stays: 0, or -errno where it could not. */
+static int end_copies(struct guest *g, bool whole)
 {
+    int fd = take_fd(&g->out), r = 0;
+
     free(take_ptr(g->in));
     g->in_at = g->in_n = 0;
-    if (g->out < 0)
-        return;
-    close(take_fd(&g->out));
-    if (!whole)
-        unlink(g->request.to);
+    if (fd >= 0 && (close(fd) || (whole && rename(g->beside, g->whole))))
+        r = -errno;
+    if (fd >= 0 && (!whole || r < 0))
+        unlink(g->beside);
+    free(take_ptr(g->beside));
+    free(take_ptr(g->whole));
+    return r;
 }
 
 static void copy_failed(struct guest *g, const char *why)
 {
     end_copies(g, false);
     settle_error(g, "get: \"%s\": %s", g->request.to, why);
+}
+
+/* What is there stays until the copy is whole. */
+static int open_copy(struct guest *g, const char *to, struct err *err)
+{
+    struct stat st;
+
+    g->whole = realpath(to, NULL); /* a link stays one */
+    if (!g->whole && errno != ENOENT)
+        return err_file(err, errno, "get", to);
+    if (!g->whole)
+        g->whole = xstrdup(to);
+    if (!stat(g->whole, &st) && !S_ISREG(st.st_mode))
+        return err_set(err, EINVAL, "get: \"%s\" is no regular file; name another", to);
+    if (asprintf(&g->beside, "%s.%d-%u", g->whole, getpid(), g->number) < 0)
+        abort();
+    g->out = open(g->beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    return g->out < 0 ? err_file(err, errno, "get", g->beside) : 0;
 }
 
 static void keep(struct guest *g, const char *bytes, size_t n)
@@ -250,12 +273,15 @@ static void ended(struct test_run *r)
     const struct test_result *res = &r->result;
     const char *verb = serve_verb_name(g->request.verb);
     uint64_t copied = g->request.verb == SERVE_PUT ? g->in_n : g->out_n;
+    int bad = end_copies(g, !res->code);
     json_t *result;
 
     g->state = IDLE;
     if (g->request.verb != SERVE_RUN && res->code) {
         settle_error(g, "%s: the guest's command for it ended with code %d; its standard error says why", verb,
                      res->code);
+    } else if (bad) {
+        copy_failed(g, strerror(-bad));
     } else {
         result = g->request.verb == SERVE_RUN ? json_pack("{s:i}", "code", res->code)
                                               : json_pack("{s:I}", "bytes", (json_int_t)copied);
@@ -263,7 +289,6 @@ static void ended(struct test_run *r)
             json_object_set_new(result, "signal", json_integer(res->signal));
         settle(g, "result", result);
     }
-    end_copies(g, !res->code);
 }
 
 static void tell_of_bundle(struct guest *g)
@@ -422,10 +447,9 @@ static int ask(struct guest *g, struct serve_request *q, struct err *err)
                        serve_verb_name(g->request.verb));
     if (q->verb == SERVE_PUT && (r = load(g, q->from, err)) < 0)
         return r;
-    if (q->verb == SERVE_GET) {
-        g->out = open(q->to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
-        if (g->out < 0)
-            return err_file(err, errno, "get", q->to);
+    if (q->verb == SERVE_GET && (r = open_copy(g, q->to, err)) < 0) {
+        end_copies(g, false);
+        return r;
     }
     serve_request_clear(&g->request);
     g->request = *q;

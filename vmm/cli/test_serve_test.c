@@ -1,4 +1,5 @@
 /* `bothy test --serve`, in a process that is this program again, as are its machines, which play guests. */
+#include <dirent.h>
 #include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
@@ -53,9 +54,11 @@ static unsigned play_command(const char *name, const char *second, const char *f
         hang(quit);
     if (!strcmp(name, "die"))
         _exit(EXIT_CRASHED);
-    if (!strcmp(name, "cat")) {
-        say(OUT, file, *n = file_n);
-        return file_n ? 0 : 1;
+    if (!strcmp(name, "cat")) { /* of "--", "/x" or another */
+        bool there = file_n && strstr(second + strlen(second) + 1, "/x");
+
+        say(OUT, file, *n = there ? file_n : 1);
+        return there ? 0 : 1;
     }
     if (!strcmp(name, "echo"))
         say(OUT, second, *n = strlen(second));
@@ -239,6 +242,18 @@ static void commands_run_one_after_the_other(void **s)
         assert_int_equal((uint8_t)one.out[i], i);
 }
 
+/* Names in a directory that begin as "back" does. */
+static unsigned copies_in(const char *folder)
+{
+    DIR *d = opendir(folder);
+    unsigned n = 0;
+
+    for (struct dirent *e; (e = readdir(d));)
+        n += !strncmp(e->d_name, "back", 4);
+    closedir(d);
+    return n;
+}
+
 static void files_are_copied(void **s)
 {
     char text[512], *back cleanup_free = NULL;
@@ -262,6 +277,17 @@ static void files_are_copied(void **s)
     snprintf(text, sizeof(text), "%s/back", dir);
     assert_int_equal(file_read(text, 10000, &back, &n), 0);
     assert_true(n == 5000 && back[4999] == '1');
+    free(take_ptr(back));
+
+    /* What fails leaves what was there, and nothing beside it. */
+    snprintf(text, sizeof(text), VM(1, "get") ", \"from\": \"/y\", \"to\": \"%s/back\"", dir);
+    fails(&one, text, "get: the guest's command for it ended with code 1; its standard error says why");
+    snprintf(text, sizeof(text), "%s/back", dir);
+    assert_int_equal(file_read(text, 10000, &back, &n), 0);
+    assert_int_equal(n, 5000);
+    assert_int_equal(copies_in(dir), 1);
+    fails(&one, VM(1, "get") ", \"from\": \"/x\", \"to\": \"/dev/null\"",
+          "get: \"/dev/null\" is no regular file; name another");
     fails(&one, VM(1, "put") ", \"from\": \"/\", \"to\": \"/x\"", "put: \"/\" is no regular file");
 }
 

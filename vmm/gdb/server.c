@@ -16,6 +16,7 @@
 #include "vmm/base/log.h"
 #include "vmm/gdb/stub.h"
 #include "vmm/kvm/vm.h"
+#include "vmm/loop/acceptor.h"
 
 enum { INPUT = 4096, SIGNAL_ABORT = 6 };
 
@@ -26,7 +27,7 @@ struct gdb {
     struct lane lane;
     struct listener listener; /* of a unix socket */
     int fd;                   /* that listens, else; -1 */
-    struct watch more;
+    struct acceptor more;
 
     struct watch client; /* fd -1: nobody */
     bool greeted;        /* `stub` is there */
@@ -260,7 +261,7 @@ static void bid_farewell(struct gdb *g)
     watch_del(&g->client);
     close(g->client.fd);
     g->client.fd = -1;
-    watch_set(&g->more, EPOLLIN);
+    acceptor_listen(&g->more, true);
     lane_unlock(&g->lane);
 }
 
@@ -294,6 +295,8 @@ static void packet(struct gdb *g)
 
 static void token(struct gdb *g, enum gdb_token t)
 {
+    if (g->waits && t != GDB_INTERRUPT)
+        return; /* out of turn: the next answer is why the guest stopped, and there is room for one */
     switch (t) {
     case GDB_PACKET:
         packet(g);
@@ -333,15 +336,11 @@ static void serve(struct machine_job *j)
         machine_do(g->machine, &g->job);
 }
 
-static void accept_client(struct watch *w, uint32_t revents)
+static void accepted(struct acceptor *a, int fd)
 {
-    struct gdb *g = container_of(w, struct gdb, more);
-    int fd = accept4(w->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    struct gdb *g = container_of(a, struct gdb, more);
 
-    (void)revents;
-    if (fd < 0)
-        return;
-    watch_set(w, 0); /* one at a time: others wait */
+    acceptor_listen(a, false); /* one at a time: others wait */
     g->left = g->waits = false;
     g->in_len = g->in_done = g->out_len = g->out_done = 0;
     g->client.fd = fd;
@@ -426,12 +425,11 @@ int gdb_open(struct machine *m, const char *where, struct gdb **ret, struct err 
     g->guest =
         (struct gdb_guest){.mem = machine_memory(m), .ncpus = s.config->cpus, .get = get, .set = set, .debug = debug};
     lane_init(&g->lane, machine_loop(m));
-    g->more = (struct watch){
-        .lane = &g->lane, .fd = g->fd >= 0 ? g->fd : g->listener.fd, .events = EPOLLIN, .ready = accept_client};
+    g->more = (struct acceptor){.name = "gdb", .accepted = accepted};
     g->client = (struct watch){.lane = &g->lane, .fd = -1, .events = EPOLLIN, .ready = client_ready};
     machine_observe(m, &g->observer);
     lane_lock(&g->lane);
-    watch_add(&g->more);
+    acceptor_open(&g->more, &g->lane, g->fd >= 0 ? g->fd : g->listener.fd);
     lane_unlock(&g->lane);
     *ret = g;
     return 0;
@@ -454,7 +452,7 @@ void gdb_close(struct gdb *g, int code)
         gdb_stub_fini(&g->stub);
     }
     lane_lock(&g->lane);
-    watch_del(&g->more);
+    acceptor_close(&g->more);
     watch_del(&g->client);
     lane_unlock(&g->lane);
     if (g->client.fd >= 0)

@@ -209,9 +209,9 @@ static int store(struct gdb_stub *s, uint64_t addr, uint8_t *bytes, size_t n)
         gpa_t at;
         int rc = locate(s, addr + done, &at, &left);
 
-        left = min_u64(left, n - done);
         if (rc || !left)
             return rc ? rc : -EFAULT;
+        left = min_u64(left, n - done);
         keep_breaks(s, at, bytes + done, left);
         if (gmem_write(s->guest->mem, at, bytes + done, left))
             return -EFAULT;

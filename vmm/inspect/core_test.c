@@ -18,6 +18,7 @@ struct world {
     struct vmcoreinfo k;
     struct symbols sym;
     struct cpu_state cpus[3];
+    struct spare spare;
     int fd;
     struct stat st;
     const uint8_t *file;
@@ -30,8 +31,6 @@ static int setup(void **s)
     w->mem = fake_kernel_create();
     assert_int_equal(vmcoreinfo_find(w->mem, &w->k), 0);
     assert_int_equal(symbols_read(&w->k, &w->sym), 0);
-    assert_int_equal(symbols_add(&w->sym, FAKE_IMAGE + FAKE_TEXT, "_text"), 0);
-    assert_int_equal(symbols_add(&w->sym, FAKE_IMAGE + 0x1f0000, "_end"), 0);
     assert_int_equal(symbols_add(&w->sym, FAKE_IMAGE + 0x1e0000, "page_offset_base"), 0);
     symbols_sort(&w->sym);
     fake_put64(w->mem, 0x1e0000, DIRECT);
@@ -40,6 +39,11 @@ static int setup(void **s)
     fake_put64(w->mem, FAKE_TABLES + 0x3000, (FAKE_TABLES + 0x4000) | 1);
     fake_put64(w->mem, FAKE_TABLES + 0x4000, (FAKE_TABLES + 0x5000) | 1);
     fake_put64(w->mem, FAKE_TABLES + 0x5000 + 8 * 7, FAKE_STACK | 1);
+    /* Two pages of modules, which are apart in memory. */
+    fake_put64(w->mem, FAKE_TABLES + 0x1000 + 8 * 511, (FAKE_TABLES + 0x6000) | 1);
+    fake_put64(w->mem, FAKE_TABLES + 0x6000, (FAKE_TABLES + 0x7000) | 1);
+    fake_put64(w->mem, FAKE_TABLES + 0x7000, FAKE_TEXT | 1);
+    fake_put64(w->mem, FAKE_TABLES + 0x7000 + 8, FAKE_STACK | 1);
     w->cpus[0] = (struct cpu_state){.rip = 0x1111, .rflags = 0x46, .selector[CPU_CS] = 0x10, .base[CPU_GS] = 0x7777};
     w->cpus[0].gpr[0] = 0xaaaa;
     w->cpus[0].gpr[CPU_RSP] = 0xffffc90000007010;
@@ -57,6 +61,7 @@ static int teardown(void **s)
     if (w->file)
         munmap((void *)w->file, (size_t)w->st.st_size);
     close(w->fd);
+    spare_fini(&w->spare);
     symbols_fini(&w->sym);
     vmcoreinfo_fini(&w->k);
     gmem_destroy(w->mem);
@@ -69,7 +74,8 @@ static void write_core(struct world *w, bool kernel, bool symbols)
     struct err err;
     void *p;
 
-    if (core_write(w->fd, w->mem, w->cpus, array_len(w->cpus), kernel ? &w->k : NULL, symbols ? &w->sym : NULL, &err))
+    if (core_write(w->fd, w->mem, w->cpus, array_len(w->cpus), kernel ? &w->k : NULL, symbols ? &w->sym : NULL,
+                   w->spare.n ? &w->spare : NULL, &err))
         fail_msg("%s", err.msg);
     assert_int_equal(fstat(w->fd, &w->st), 0);
     p = mmap(NULL, (size_t)w->st.st_size, PROT_READ, MAP_PRIVATE, w->fd, 0);
@@ -162,6 +168,9 @@ static void memory_is_where_the_kernel_has_it(void **s)
     assert_true(at(w, DIRECT + FAKE_TEXT) == at(w, FAKE_IMAGE + FAKE_TEXT)); /* once in the file */
     assert_int_equal(get_le64(at(w, 0xffffc90000007018)), 0x1234);           /* of the fake kernel's stack */
     assert_null(at(w, 0xffffc90000008000)); /* behind its last page nothing is mapped */
+    assert_memory_equal(at(w, 0xffffffffc0000210), "\xe8", 2);
+    assert_int_equal(get_le64(at(w, 0xffffffffc0001018)), 0x1234);
+    assert_null(at(w, 0xffffffffc0002000));
     assert_null(at(w, DIRECT + FAKE_RAM));
     assert_null(at(w, FAKE_TEXT));
 }
@@ -172,7 +181,22 @@ static void without_symbols_the_usual_place_is_assumed(void **s)
 
     write_core(w, true, false);
     assert_memory_equal(at(w, 0xffff888000000000 + FAKE_TEXT + 0x210), "\xe8", 2);
-    assert_null(at(w, FAKE_IMAGE + FAKE_TEXT));
+    assert_memory_equal(at(w, FAKE_IMAGE + FAKE_TEXT + 0x210), "\xe8", 2);
+}
+
+static void what_is_spare_is_a_hole(void **s)
+{
+    struct world *w = *s;
+
+    fake_put64(w->mem, 0x300000, 1);
+    fake_put64(w->mem, 0x301000, 2);
+    fake_put64(w->mem, 0x302000, 3);
+    w->spare = (struct spare){.n = FAKE_RAM / 4096, .bits = xcalloc(FAKE_RAM / 4096 / 64, 8)};
+    w->spare.bits[0x301 / 64] |= 1ull << 0x301 % 64;
+    write_core(w, true, true);
+    assert_int_equal(get_le64(at(w, DIRECT + 0x300000)), 1);
+    assert_int_equal(get_le64(at(w, DIRECT + 0x301000)), 0);
+    assert_int_equal(get_le64(at(w, DIRECT + 0x302000)), 3);
 }
 
 static void without_a_kernel_memory_is_at_physical_addresses(void **s)
@@ -199,7 +223,7 @@ static void a_file_that_cannot_be_written_is_an_error(void **s)
     int fd cleanup_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     struct err err;
 
-    assert_int_equal(core_write(fd, w->mem, w->cpus, 1, NULL, NULL, &err), -EBADF);
+    assert_int_equal(core_write(fd, w->mem, w->cpus, 1, NULL, NULL, NULL, &err), -EBADF);
     assert_non_null(strstr(err.msg, "core: "));
 }
 
@@ -213,6 +237,7 @@ int main(void)
         TEST(without_symbols_the_usual_place_is_assumed),
         TEST(without_a_kernel_memory_is_at_physical_addresses),
         TEST(zeroes_take_no_room),
+        TEST(what_is_spare_is_a_hole),
         TEST(a_file_that_cannot_be_written_is_an_error),
     };
 

@@ -1,6 +1,7 @@
 /*
  * Guest memory as a small kernel leaves it, for tests: VMCOREINFO, a ring of 8 log records with 256 bytes of text,
- * kallsyms, BTF, two modules, and a stack.  Its image is mapped at FAKE_IMAGE as it lies in memory.
+ * kallsyms, BTF, two modules, a stack, and two sections of memory with their struct pages.  Its image is mapped at
+ * FAKE_IMAGE as it lies in memory.
  */
 #pragma once
 #include <elf.h>
@@ -18,6 +19,8 @@ enum { FAKE_COUNT_BITS = 3, FAKE_SIZE_BITS = 8, FAKE_STACK = 0x50000, FAKE_SYMBO
 enum { FAKE_BTF = 0x160000, FAKE_BTF_LEN = 0x1000, FAKE_MODULES = 0x170000 /* the list's head */ };
 enum { FAKE_ALPHA = 0x170100, FAKE_BETA = 0x171100, FAKE_ALPHA_TEXT = 0x180000, FAKE_BETA_TEXT = 0x181000 };
 enum { FAKE_BETA_INIT = 0x182000, FAKE_IKCONFIG = 0x1a0ff9 };
+enum { FAKE_ROOTS = 0x1b0000, FAKE_SECTIONS = 0x1b1000, FAKE_PAGES = 0x1c0000, FAKE_MORE_PAGES = 0x1d0000 };
+enum { FAKE_SECTION_PAGES = 512, FAKE_PAGE_SIZE = 64 /* of a struct page */ };
 #define FAKE_IMAGE  0xffffffff80000000ull
 #define FAKE_CONFIG "# of a test\nCONFIG_VIRTIO_FS=y\n"
 
@@ -237,6 +240,7 @@ static inline void fake_note(struct gmem *m)
         {"_stext", FAKE_TEXT},
         {"init_top_pgt", FAKE_TABLES},
         {"prb", FAKE_PRB},
+        {"mem_section", FAKE_ROOTS},
         {"kallsyms_num_syms", FAKE_KALLSYMS},
         {"kallsyms_relative_base", FAKE_KALLSYMS + 8},
         {"kallsyms_names", FAKE_KALLSYMS + 0x100},
@@ -253,7 +257,11 @@ static inline void fake_note(struct gmem *m)
         "OFFSET(prb_data_blk_lpos.next)=8\nSIZE(printk_info)=88\nOFFSET(printk_info.seq)=0\n"
         "OFFSET(printk_info.ts_nsec)=8\nOFFSET(printk_info.text_len)=16\nOFFSET(prb_data_ring.size_bits)=0\n"
         "OFFSET(prb_data_ring.data)=8\nOFFSET(atomic_long_t.counter)=0\nNUMBER(phys_base)=0\n"
-        "NUMBER(pgtable_l5_enabled)=0\nKERNELOFFSET=1e000000\n";
+        "NUMBER(pgtable_l5_enabled)=0\nKERNELOFFSET=1e000000\n"
+        "LENGTH(mem_section)=1\nSIZE(mem_section)=16\nOFFSET(mem_section.section_mem_map)=0\n"
+        "NUMBER(SECTION_SIZE_BITS)=21\nSIZE(page)=64\nOFFSET(page.flags)=0\nOFFSET(page.compound_head)=8\n"
+        "OFFSET(page.mapping)=24\nOFFSET(page.private)=40\nOFFSET(page._mapcount)=48\nNUMBER(PG_lru)=4\n"
+        "NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)=-129\n";
 
     if (!f)
         abort();
@@ -287,6 +295,21 @@ static inline void fake_config(struct gmem *m)
     fake_put(m, FAKE_IKCONFIG + 8 + z.total_out, "IKCFG_ED", 8);
 }
 
+/* Where page `n` of the guest's memory has its struct page. */
+static inline gpa_t fake_page(uint64_t n)
+{
+    return n < FAKE_SECTION_PAGES ? FAKE_PAGES + n * FAKE_PAGE_SIZE
+                                  : FAKE_MORE_PAGES + (n - FAKE_SECTION_PAGES) * FAKE_PAGE_SIZE;
+}
+
+/* A section's struct pages are told as if they began with page 0's; its flags are in the low bits. */
+static inline void fake_sections(struct gmem *m)
+{
+    fake_put64(m, FAKE_ROOTS, FAKE_IMAGE + FAKE_SECTIONS);
+    fake_put64(m, FAKE_SECTIONS, (FAKE_IMAGE + FAKE_PAGES) | 0xf);
+    fake_put64(m, FAKE_SECTIONS + 16, (FAKE_IMAGE + FAKE_MORE_PAGES - FAKE_SECTION_PAGES * FAKE_PAGE_SIZE) | 0xf);
+}
+
 /* Into zeroes, of at least FAKE_RAM bytes. */
 static inline void fake_kernel_write(struct gmem *m)
 {
@@ -298,6 +321,7 @@ static inline void fake_kernel_write(struct gmem *m)
     fake_note(m);
     fake_kallsyms(m, true);
     fake_modules(m, false);
+    fake_sections(m);
     fake_put64(m, FAKE_PRB, FAKE_IMAGE + FAKE_RING);
     fake_put32(m, FAKE_RING, FAKE_COUNT_BITS);
     fake_put64(m, FAKE_RING + 8, FAKE_IMAGE + FAKE_DESCS);

@@ -65,40 +65,37 @@ int paging_walk(const struct paging *p, uint64_t addr, gpa_t *ret, uint64_t *lef
     return -EFAULT;
 }
 
+/* Where the first of `n` bytes lie, and how many of them in one piece. */
+static int piece_at(const struct paging *p, uint64_t addr, size_t n, gpa_t *at, size_t *piece)
+{
+    uint64_t left;
+    int rc = paging_walk(p, addr, at, &left);
+
+    if (!rc)
+        *piece = min_u64(n, left);
+    return rc;
+}
+
 int paging_read(const struct paging *p, uint64_t addr, void *dst, size_t n)
 {
-    while (n) {
-        uint64_t left;
-        size_t part;
-        gpa_t at;
+    uint8_t *to = dst;
+    size_t piece;
+    gpa_t at;
 
-        if (paging_walk(p, addr, &at, &left) < 0)
+    for (; n; addr += piece, to += piece, n -= piece)
+        if (piece_at(p, addr, n, &at, &piece) || gmem_read(p->mem, at, to, piece))
             return -EFAULT;
-        part = min_u64(n, left);
-        if (gmem_read(p->mem, at, dst, part) < 0)
-            return -EFAULT;
-        dst = (uint8_t *)dst + part;
-        addr += part;
-        n -= part;
-    }
     return 0;
 }
 
 int paging_write(const struct paging *p, uint64_t addr, const void *src, size_t n)
 {
-    while (n) {
-        uint64_t left;
-        size_t part;
-        gpa_t at;
+    const uint8_t *from = src;
+    size_t piece;
+    gpa_t at;
 
-        if (paging_walk(p, addr, &at, &left) < 0)
+    for (; n; addr += piece, from += piece, n -= piece)
+        if (piece_at(p, addr, n, &at, &piece) || gmem_write(p->mem, at, from, piece))
             return -EFAULT;
-        part = min_u64(n, left);
-        if (gmem_write(p->mem, at, src, part) < 0)
-            return -EFAULT;
-        src = (const uint8_t *)src + part;
-        addr += part;
-        n -= part;
-    }
     return 0;
 }

@@ -51,6 +51,7 @@ struct ring {
     uint64_t descs, infos, data; /* addresses */
     unsigned count_bits, size_bits;
     uint64_t head, tail;
+    uint64_t left; /* bytes of text that may yet come: all of them have a place of their own in the ring */
 };
 
 /* Structs are copied whole into STRUCT_MAX bytes, so every offset has room behind it. */
@@ -98,6 +99,7 @@ static int open_ring(const struct vmcoreinfo *k, struct ring *ret)
     r.data = field(copy, r.l.text_ring, r.l.data);
     if (r.count_bits > COUNT_BITS_MAX || r.size_bits > SIZE_BITS_MAX)
         return -EFAULT;
+    r.left = 1ull << r.size_bits;
     *ret = r;
     return 0;
 }
@@ -150,7 +152,7 @@ static void clean(char *text, size_t n)
 }
 
 /* The record of `id`; false: there is none, or it is of no interest. */
-static bool read_record(const struct ring *r, uint64_t id, uint64_t from, char *text, struct printk_record *ret)
+static bool read_record(struct ring *r, uint64_t id, uint64_t from, char *text, struct printk_record *ret)
 {
     uint64_t index = id & ((1ull << r->count_bits) - 1), begin, next, again, addr = 0;
     uint8_t info[STRUCT_MAX] = {0};
@@ -163,7 +165,8 @@ static bool read_record(const struct ring *r, uint64_t id, uint64_t from, char *
     if (ret->seq < from)
         return false;
     room = locate(r, begin, next, &addr);
-    ret->len = min_u64(room, get_le16(info + r->l.text_len));
+    ret->len = min_u64(min_u64(room, get_le16(info + r->l.text_len)), r->left);
+    r->left -= ret->len;
     if (vmcoreinfo_read(r->k, addr, text, ret->len) || !read_desc(r, id, &begin, &again) || again != next)
         return false;
     clean(text, ret->len);
@@ -181,7 +184,7 @@ int printk_read(const struct vmcoreinfo *k, struct printk_reader *reader)
         return rc;
     seen = reader->next ? id_mask(reader->id - r.tail) : 0;
     n = id_mask(r.head - r.tail) + 1;
-    for (uint64_t i = seen < n ? seen : 0; i < n && i < 1ull << r.count_bits; i++) {
+    for (uint64_t i = seen < n ? seen : 0; i < n && i < 1ull << r.count_bits && r.left; i++) {
         uint64_t id = id_mask(r.tail + i);
         struct printk_record rec;
 
@@ -191,5 +194,5 @@ int printk_read(const struct vmcoreinfo *k, struct printk_reader *reader)
         reader->id = id;
         reader->record(reader, &rec);
     }
-    return 0;
+    return r.left ? 0 : -EFAULT;
 }

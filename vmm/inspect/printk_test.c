@@ -74,6 +74,20 @@ static void records_that_are_not_whole_are_left_out(void **s)
     assert_string_equal(w->log, "6:;7:;8:record 8\twith? text?????;" R(9) R(10));
 }
 
+/* Else a few bytes of a guest's could fill a disk with its log. */
+static void text_that_is_in_many_records_is_read_once(void **s)
+{
+    struct world *w = *s;
+    uint64_t pos;
+
+    for (uint64_t id = 3; id < 11; id++) {
+        pos = 0x1000;
+        fake_record(w->mem, id, &pos, "0123456789012345678901234567890123456789012345678901234567890123456789");
+    }
+    assert_int_equal(printk_read(&w->k, &w->reader), -EFAULT);
+    assert_true(strlen(w->log) > 3 * 70 && strlen(w->log) < 4 * 70 + 100);
+}
+
 static void a_damaged_ring_is_an_error(void **s)
 {
     struct world *w = *s;
@@ -97,6 +111,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(the_log_is_read_in_order),
         TEST(records_that_are_not_whole_are_left_out),
+        TEST(text_that_is_in_many_records_is_read_once),
         TEST(a_damaged_ring_is_an_error),
     };
 

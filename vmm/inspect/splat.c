@@ -44,6 +44,7 @@ static const struct {
     {"stack segment: ", SPLAT_OOPS},
     {"double fault: ", SPLAT_OOPS},
     {"kernel BUG at ", SPLAT_BUG},
+    {"Kernel BUG at ", SPLAT_BUG}, /* without CONFIG_DEBUG_BUGVERBOSE */
     {"BUG: ", SPLAT_BUG},
     {"WARNING: ", SPLAT_WARN},
 };
@@ -173,7 +174,7 @@ void splat_line(struct splat_watch *w, const char *line)
 int splat_kinds(const char *words, uint32_t *ret, char *bad, size_t n)
 {
     *ret = 0;
-    while (*words) {
+    do {
         size_t len = strcspn(words, ",");
         unsigned kind = 0;
 
@@ -188,6 +189,6 @@ int splat_kinds(const char *words, uint32_t *ret, char *bad, size_t n)
             return -EINVAL;
         }
         words += len + (words[len] == ',');
-    }
+    } while (*words);
     return 0;
 }

@@ -29,6 +29,10 @@ static const struct {
      "ext4_writepages",
      {"kernel BUG at fs/ext4/inode.c:2721!", "invalid opcode: 0000 [#1] SMP", "RIP: 0010:ext4_writepages+0xe/0x10"}},
     {SPLAT_BUG,
+     "lkdtm_BUG",
+     {"Kernel BUG at lkdtm_BUG+0x5/0x10 [verbose debug info unavailable]", "invalid opcode: 0000 [#1] SMP",
+      "RIP: 0010:lkdtm_BUG+0x5/0x10"}},
+    {SPLAT_BUG,
      "schedule",
      {"BUG: scheduling while atomic: sh/1/0x00000002", "Call Trace:", " dump_stack+0x1/0x2", " schedule+0x1/0x2"}},
     {SPLAT_WARN,
@@ -119,6 +123,8 @@ static void kinds_are_words(void **s)
     assert_int_equal(k, 1u << SPLAT_PANIC | 1u << SPLAT_WARN);
     assert_int_equal(splat_kinds("all", &k, bad, sizeof(bad)), 0);
     assert_int_equal(k, (1u << SPLAT_KINDS) - 1);
+    assert_int_equal(splat_kinds("", &k, bad, sizeof(bad)), -EINVAL);
+    assert_string_equal(bad, "");
     assert_int_equal(splat_kinds("oops,pan", &k, bad, sizeof(bad)), -EINVAL);
     assert_string_equal(bad, "pan");
 }

@@ -61,8 +61,8 @@ static int read_name(struct stream *in, const struct tokens *t, char name[SYMBOL
     for (len = len < 0x80 ? len : (len & 0x7f) | high << 7; len; len--) {
         int token = next_byte(in);
 
-        if (token < 0 || t->index[token] >= TOKEN_TABLE_MAX)
-            return -EFAULT;
+        if (token < 0 || t->index[token] >= TOKEN_TABLE_MAX || !t->table[t->index[token]])
+            return -EFAULT; /* an empty one is in no name; of such a name could have thousands */
         for (const char *p = t->table + t->index[token]; *p; p++) {
             if (n == SYMBOL_NAME_MAX - 1)
                 return -EFAULT;

@@ -108,6 +108,10 @@ static void a_damaged_table_is_an_error(void **s)
     fake_kallsyms(w->mem, true);
     fake_put(w->mem, FAKE_KALLSYMS + 0x100 + 3 * 3, "\2\0\1", 3); /* two that are called _stext, none _etext */
     assert_int_equal(symbols_read(&w->k, &sym), -EFAULT);
+    fake_kallsyms(w->mem, true);
+    fake_put(w->mem, FAKE_KALLSYMS + 0x800 + 2 * 8, "\1\0", 2); /* a token that stands for nothing */
+    fake_put(w->mem, FAKE_KALLSYMS + 0x100 + 3 * (FAKE_SYMBOLS - 1), "\4\0\10\10\7", 5);
+    assert_int_equal(symbols_read(&w->k, &sym), -EFAULT);
     memcpy(strstr(w->k.info, "SYMBOL(kallsyms_num_syms)"), "SYMBOL(kallsyms_nun_syms)", 25);
     assert_int_equal(symbols_read(&w->k, &sym), -ENOENT);
 }

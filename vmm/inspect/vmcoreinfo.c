@@ -8,6 +8,7 @@
 #include "vmm/base/cleanup.h"
 
 enum { PAGE = 4096, NOTE_HEAD = 24 /* name and all */ };
+enum { NOTES_MAX = 256 }; /* that are looked at; a guest's own guests have some, more are made up to keep us busy */
 #define IMAGE_MAP 0xffffffff80000000ull /* where x86-64 kernels map themselves; phys_base is relative to it */
 #define NOTE_NAME "VMCOREINFO"
 
@@ -104,21 +105,40 @@ static bool try_note(struct gmem *mem, gpa_t at, size_t len, struct vmcoreinfo *
     return false;
 }
 
-int vmcoreinfo_find(struct gmem *mem, struct vmcoreinfo *ret)
+/* Among the pages that the host has in memory, or among the others. */
+static bool search(struct gmem *mem, bool resident, struct vmcoreinfo *ret)
 {
+    enum { PAGES = 512 /* looked at together */ };
     const struct gmem_range *ranges;
-    unsigned n = gmem_ranges(mem, &ranges);
+    unsigned n = gmem_ranges(mem, &ranges), notes = 0;
 
     for (unsigned i = 0; i < n; i++)
-        for (uint64_t off = 0; off < ranges[i].size; off += PAGE) {
-            uint8_t head[NOTE_HEAD];
-            size_t len;
+        for (uint64_t off = 0; off < ranges[i].size; off += PAGES * PAGE) {
+            size_t pages = min_u64(PAGES, (ranges[i].size - off) / PAGE), len;
+            uint8_t there[PAGES], head[NOTE_HEAD];
 
-            if (gmem_read(mem, ranges[i].base + off, head, sizeof(head)) == 0 && is_note(head, &len) &&
-                try_note(mem, ranges[i].base + off, len, ret))
-                return 0;
+            gmem_resident(mem, ranges[i].base + off, pages, there);
+            for (size_t p = 0; p < pages && notes < NOTES_MAX; p++) {
+                gpa_t at = ranges[i].base + off + p * PAGE;
+
+                if (there[p] != resident || gmem_read(mem, at, head, sizeof(head)) < 0 || !is_note(head, &len))
+                    continue;
+                if (try_note(mem, at, len, ret))
+                    return true;
+                notes++;
+            }
         }
-    return -ENOENT;
+    return false;
+}
+
+int vmcoreinfo_look(struct gmem *mem, struct vmcoreinfo *ret)
+{
+    return search(mem, true, ret) ? 0 : -ENOENT;
+}
+
+int vmcoreinfo_find(struct gmem *mem, struct vmcoreinfo *ret)
+{
+    return search(mem, true, ret) || search(mem, false, ret) ? 0 : -ENOENT;
 }
 
 void vmcoreinfo_fini(struct vmcoreinfo *k)

@@ -20,6 +20,9 @@ struct vmcoreinfo {
 
 /* -ENOENT: no kernel, or none that has come so far; it is past its first initcalls then.  Reads a bit of every page. */
 int vmcoreinfo_find(struct gmem *mem, struct vmcoreinfo *ret) must_check;
+/* The same in a guest that runs on: only in pages that the host has in memory, so that it takes none for the others,
+ * and leaves them to become large ones. */
+int vmcoreinfo_look(struct gmem *mem, struct vmcoreinfo *ret) must_check;
 void vmcoreinfo_fini(struct vmcoreinfo *k); /* copes with one that is all zeroes */
 
 /* What stands behind "KEY=": symbols in hexadecimal, all else in decimal.  False: it is not there. */

@@ -10,10 +10,11 @@ static enum has by_modules(const char *dir, const char *module)
 {
     struct module_list list = {.n = 0};
     struct modules m;
-    int r = modules_open(&m, dir, NULL);
+    int r;
 
-    if (r >= 0)
-        r = modules_need(&m, module, &list, NULL);
+    if (modules_open(&m, dir, NULL) < 0)
+        return HAS_MAYBE; /* who loads them says why */
+    r = modules_need(&m, module, &list, NULL);
     modules_close(&m);
     return r == -ENOENT ? HAS_NOT : r < 0 ? HAS_MAYBE : HAS;
 }

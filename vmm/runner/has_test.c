@@ -52,12 +52,13 @@ static int tear_down(void **state)
 static void modules_or_the_configuration_tell(void **state)
 {
     const struct test_spec modules = {.modules = dir}, config = {.kconfig = kconfig};
-    const struct test_spec none = {.name = NULL};
+    const struct test_spec none = {.name = NULL}, nowhere = {.modules = "/nonexistent"};
 
     (void)state;
     assert_int_equal(kernel_has(&modules, "virtio_mmio", "VIRTIO_MMIO"), HAS);
     assert_int_equal(kernel_has(&modules, "ext4", "EXT4_FS"), HAS);
     assert_int_equal(kernel_has(&modules, "virtiofs", "VIRTIO_FS"), HAS_NOT);
+    assert_int_equal(kernel_has(&nowhere, "virtiofs", "VIRTIO_FS"), HAS_MAYBE);
     assert_int_equal(kernel_has(&config, "virtio_mmio", "VIRTIO_MMIO"), HAS);
     assert_int_equal(kernel_has(&config, "virtio_pci", "VIRTIO_PCI"), HAS_NOT);
     assert_int_equal(kernel_has(&config, "virtiofs", "VIRTIO_FS"), HAS_NOT);

@@ -206,6 +206,8 @@ static int find(const char *what, struct kernel_place *k, struct err *err)
     struct stat st;
     int r = 0;
 
+    if (what && strchr(what, '/') && stat(what, &st) && errno != ENOENT)
+        return err_file(err, errno, "kernel", what);
     if (!what) {
         r = find_installed(k, err);
     } else if (stat(what, &st)) {

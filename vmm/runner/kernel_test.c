@@ -131,6 +131,8 @@ static void what_is_no_kernel_is_named(void **state)
     (void)state;
     assert_int_equal(kernel_find("/nowhere/kernel", &k, &err), -ENOENT);
     assert_non_null(strstr(err.msg, "/nowhere/kernel"));
+    assert_int_equal(kernel_find("/dev/null/kernel", &k, &err), -ENOTDIR);
+    assert_string_equal(err.msg, "kernel \"/dev/null/kernel\": Not a directory; check the path");
     assert_int_equal(kernel_find("0.0.0-none", &k, &err), -ENOENT);
     assert_non_null(strstr(err.msg, "0.0.0-none"));
 }

@@ -110,8 +110,17 @@ static int add_file(struct matrix *m, const struct opt *opts, const char *path, 
 {
     char *text cleanup_free = NULL;
 
-    if (!file_drain(path, MATRIX_FILE_MAX, &text))
-        return matrix_add_lines(m, opts, text, path, err);
+    if (!file_drain(path, MATRIX_FILE_MAX, &text)) {
+        unsigned before = m->naxes;
+        int r = matrix_add_lines(m, opts, text, path, err);
+
+        if (r >= 0 && m->naxes == before)
+            r = err_set(err, EINVAL, "matrix \"%s\": no line in it says anything; write lines like cpus=1,2", path);
+        return r;
+    }
+    if (errno == ENOENT)
+        return err_set(err, ENOENT, "matrix \"%s\": there is no such file; name one, or write an axis like cpus=1,2",
+                       path);
     if (errno == EFBIG)
         return err_set(err, EFBIG, "matrix \"%s\": more than %d KiB; give a file with lines like cpus=1,2", path,
                        MATRIX_FILE_MAX >> 10);
@@ -163,6 +172,22 @@ int matrix_apply(const struct matrix *m, unsigned run, const struct opt *opts, v
         }
     }
     return 0;
+}
+
+char *matrix_axis_of(const struct matrix *m, unsigned axis, unsigned run)
+{
+    const char *value = value_of(m, axis, run);
+    char *ret;
+    size_t n;
+    FILE *f = open_memstream(&ret, &n);
+
+    if (!f)
+        abort();
+    fprintf(f, "%s=", m->axes[axis].opt->name);
+    for (; *value; value++)
+        fputs(*value == ',' ? ",," : (const char[]){*value, 0}, f);
+    fclose(f);
+    return ret;
 }
 
 char *matrix_name(const struct matrix *m, unsigned run)

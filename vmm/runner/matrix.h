@@ -30,5 +30,7 @@ void matrix_fini(struct matrix *m);
 unsigned matrix_runs(const struct matrix *m);
 /* Sets in `obj`, the options' struct, what run number `run` has of its own; an empty value adds nothing to a list. */
 int matrix_apply(const struct matrix *m, unsigned run, const struct opt *opts, void *obj, struct err *err) must_check;
+/* An axis with no other value than this run's, "cpus=2", as matrix_add() takes it; the caller's. */
+char *matrix_axis_of(const struct matrix *m, unsigned axis, unsigned run);
 /* "cpus=2 memory=1G"; the caller's.  NULL without an axis. */
 char *matrix_name(const struct matrix *m, unsigned run);

@@ -82,7 +82,10 @@ static void refusals(void **state)
     refused("cpu=1", "a matrix has no \"cpu\"; did you mean \"cpus\"?");
     refused("colour=1", "a matrix has no \"colour\"; it varies options of the machine, as in cpus=1,2");
     refused("kernel=b", "the matrix has kernel twice; give all its values at once, with commas");
-    refused("/nonexistent/a=b", "matrix \"/nonexistent/a=b\": No such file or directory; check the path");
+    refused("cpus", "matrix \"cpus\": there is no such file; name one, or write an axis like cpus=1,2");
+    refused("/nonexistent/a=b",
+            "matrix \"/nonexistent/a=b\": there is no such file; name one, or write an axis like cpus=1,2");
+    refused("/dev/null", "matrix \"/dev/null\": no line in it says anything; write lines like cpus=1,2");
 }
 
 static void values_are_the_options(void **state)

@@ -38,18 +38,23 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return remove(path);
 }
 
-/* Under another name first, so that nobody takes what is left for the whole. */
-static void remove_tree(int folder, const char *name)
+/* Under another name first, so that nobody takes what is left for the whole.  False: it is still there. */
+static bool remove_tree(int folder, const char *name)
 {
     enum { DIRECTORIES = 32 }; /* open at a time */
     char *path cleanup_free = NULL, gone[NAME_MAX + 1];
+    bool moved = false;
 
     snprintf(gone, sizeof(gone), "%s%.64s", temporary, name);
-    if (strncmp(name, temporary, strlen(temporary)) != 0 && renameat(folder, name, folder, gone) == 0)
+    if (strncmp(name, temporary, strlen(temporary)) != 0 && renameat(folder, name, folder, gone) == 0) {
         name = gone;
+        moved = true;
+    }
     path = path_of(folder, name);
-    if (nftw(path, remove_one, DIRECTORIES, FTW_DEPTH | FTW_PHYS))
-        log_msg(LOG_DEBUG, "packages: %s: %s", name, strerror(errno));
+    if (!nftw(path, remove_one, DIRECTORIES, FTW_DEPTH | FTW_PHYS))
+        return true;
+    log_msg(LOG_DEBUG, "packages: %s: %s", name, strerror(errno));
+    return moved;
 }
 
 /* Keeps it from being removed; -1: it is not there. */
@@ -98,8 +103,8 @@ static void prune(int folder)
 {
     char oldest[NAME_MAX + 1];
 
-    while (look_for_oldest(folder, oldest))
-        remove_tree(folder, oldest);
+    while (look_for_oldest(folder, oldest) && remove_tree(folder, oldest))
+        ;
 }
 
 /* "vmlinuz-VERSION" in the boot/ of a tree. */

@@ -267,6 +267,43 @@ static void the_oldest_that_nobody_uses_goes(void **state)
     }
 }
 
+enum { NOBODY = 65534 };
+static int give_away(const char *path, const struct stat *st, int type, struct FTW *where)
+{
+    (void)st, (void)type, (void)where;
+    return lchown(path, NOBODY, NOBODY);
+}
+
+static void a_cache_that_cannot_be_written_stays_as_it_is(void **state)
+{
+    enum { PACKAGES = 6 };
+    int holds[PACKAGES], hold = -1;
+    char *kernel, packages[256];
+    uid_t me = geteuid();
+    struct err err;
+
+    (void)state;
+    for (unsigned i = 0; i < PACKAGES; i++) {
+        char text[] = {(char)('a' + i), 0};
+        struct file files[] = {{"boot/vmlinuz-1", text}, {NULL}};
+
+        make_package(files, 0);
+        assert_int_equal(package_kernel(package, &kernel, &holds[i], &err), 0);
+        free(kernel);
+    }
+    for (unsigned i = 0; i < PACKAGES; i++)
+        close(holds[i]);
+    snprintf(packages, sizeof(packages), "%s/bothy/packages", cache);
+    assert_int_equal(chmod(packages, 0500), 0);
+    assert_true(me || (!nftw(top, give_away, 8, FTW_PHYS) && !seteuid(NOBODY))); /* modes do not bind root */
+    assert_int_equal(package_kernel(package, &kernel, &hold, &err), 0);
+    assert_true(me || !seteuid(me));
+    assert_int_equal(chmod(packages, 0700), 0);
+    assert_int_equal(count_folders(), PACKAGES);
+    free(kernel);
+    close(hold);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +312,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(links_are_not_followed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_no_package_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_oldest_that_nobody_uses_goes, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_cache_that_cannot_be_written_stays_as_it_is, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,7 +3,7 @@
  * us.  A socket pair leads to each port of the guest's first process, to the serial port, and to the child's standard
  * error.  When the first process has said how the command ended and how many bytes went before
  * that, and those have been taken, the machine is told to quit.  Whatever happens, the run is over when the child is
- * gone and all its streams have come to their ends.
+ * gone and all its streams have come to their ends; one that is ended does not wait for who takes nothing.
  *
  * The kernel's log comes from the first process.  The serial port has only what is serious, since each of its bytes
  * costs the guest several exits, but it has that from the kernel's first moment to its last.  So what came there is
@@ -28,10 +28,9 @@
 #include "vmm/machine/config.h"
 #include "vmm/runner/guest_config.h"
 #include "vmm/runner/has.h"
+#include "vmm/runner/klog.h"
 #include "vmm/runner/pack.h"
 #include "vmm/runner/said.h"
-
-#define PANIC_MARK "Kernel panic - not syncing"
 
 const char *const test_outcome_words[] = {
     [TEST_PASS] = "pass",   [TEST_FAIL] = "fail",       [TEST_TIMEOUT] = "timeout", [TEST_CRASH] = "crash",
@@ -40,7 +39,8 @@ const char *const test_outcome_words[] = {
 
 enum {
     CHUNK = 65536,
-    QUIT_S = 5, /* what an orderly end may take before it becomes another */
+    QUIT_S = 5,   /* what an orderly end may take before it becomes another */
+    READER_S = 1, /* what who is slow to take the output gets, once all is to end */
     BUNDLE_S = 60,
     NOTICE_S = 1, /* what the machine gets to notice a panic */
     MACHINE_WORDS = 12,
@@ -72,17 +72,16 @@ struct test_child {
     bool decided;                  /* the result stands; what is left is to end the machine */
     bool running;                  /* the command */
     bool said_end;                 /* the first process told how it ended */
+    bool unread;                   /* nobody waits for what is left of its output to be taken */
     struct said end;
     enum test_phase phase;
     char line[INIT_LINE_MAX]; /* of the control port, so far */
     size_t line_n;
     char complained[512]; /* the last line on the child's standard error */
     size_t complained_n;
-    char log_line[INIT_LINE_MAX], log_told[INIT_LINE_MAX]; /* of the kernel's log: so far; the one that says why */
-    size_t log_n;
-    int64_t log_usec;  /* when the last line was written that came from the first process */
+    struct klog log;   /* what of it came from the first process, and in the end all */
     uint64_t serial_n; /* bytes that ever came by the serial port, of which we have the last */
-    size_t panic_n;    /* of the last ones, how many are the beginning of PANIC_MARK */
+    size_t panic_n;    /* of the last ones, how many are the beginning of KLOG_PANIC */
     bool serial_done;  /* they have become part of the log */
     char serial_text[CHUNK];
     char profile[PROFILE_MAX]; /* what has come of it */
@@ -135,7 +134,7 @@ static void quit(struct test_child *c, int sig)
     disarm_limits(c);
     if (c->pid)
         kill(c->pid, sig);
-    timer_arm(&c->quit, now(c) + (c->spec->bundle ? BUNDLE_S : QUIT_S) * NS_PER_SEC);
+    timer_arm(&c->quit, now(c) + (!c->pid ? READER_S : c->spec->bundle ? BUNDLE_S : QUIT_S) * NS_PER_SEC);
 }
 
 /* The run is decided. */
@@ -150,12 +149,18 @@ static void quit_or_keep(struct test_child *c, int sig)
     }
 }
 
+static void end_when_over(struct test_child *c);
+
 static void quit_late(struct timer *t)
 {
     struct test_child *c = container_of(t, struct test_child, quit);
 
-    if (c->pid)
+    if (c->pid) {
         kill(c->pid, SIGKILL);
+    } else {
+        c->unread = true;
+        end_when_over(c);
+    }
 }
 
 static void out_of_time(struct test_child *c, uint64_t limit_ns, const char *what)
@@ -196,8 +201,20 @@ static void total_late(struct timer *t)
 
 static void heard(struct test_child *c)
 {
-    if (c->spec->silence_ns && c->phase == TEST_COMMAND && !c->decided)
+    if (c->spec->silence_ns && c->phase == TEST_COMMAND && !c->decided && !c->said_end)
         timer_arm(&c->silence, now(c) + c->spec->silence_ns);
+}
+
+static void judge_command(struct test_child *c)
+{
+    int code = c->run->result.code, sig = c->run->result.signal;
+
+    if (sig)
+        decide(c, TEST_FAIL, code, "ended by signal %d, %s", sig, strsignal(sig));
+    else if (code)
+        decide(c, TEST_FAIL, code, "ended with code %d", code);
+    else
+        decide(c, TEST_PASS, 0, "%s", "");
 }
 
 /* All that the command wrote, and the log until then, has been taken: unless another may follow, nobody needs the
@@ -210,6 +227,7 @@ static void end_when_complete(struct test_child *c)
         (bytes[TEST_LOG] < c->end.log && !c->spec->kernel_only))
         return;
     if (!c->spec->serve) {
+        judge_command(c);
         quit_or_keep(c, SIGINT);
     } else if (!c->decided) {
         c->said_end = false;
@@ -249,18 +267,6 @@ static void guest_error(struct test_child *c, const struct said *s, const char *
            s->number ? strerror((int)s->number) : "", hint);
 }
 
-static void judge_command(struct test_child *c)
-{
-    int code = c->run->result.code, sig = c->run->result.signal;
-
-    if (sig)
-        decide(c, TEST_FAIL, code, "ended by signal %d, %s", sig, strsignal(sig));
-    else if (code)
-        decide(c, TEST_FAIL, code, "ended with code %d", code);
-    else
-        decide(c, TEST_PASS, 0, "%s", "");
-}
-
 static void command_ended(struct test_child *c, const struct said *s)
 {
     struct test_result *res = &c->run->result;
@@ -271,8 +277,7 @@ static void command_ended(struct test_child *c, const struct said *s)
     res->command_ns = now(c) - c->command_ns;
     res->signal = s->kind == SAID_SIGNAL ? (int)s->number : 0;
     res->code = res->signal ? 128 + res->signal : (int)s->number;
-    if (!c->spec->serve)
-        judge_command(c);
+    timer_disarm(&c->silence);
     end_when_complete(c);
 }
 
@@ -351,54 +356,12 @@ static void complaint_ready(struct watch *w, uint32_t revents)
     }
 }
 
-/* Lines of the log that say why a guest came to its end: the marker, and what is to be said of it. */
-static const struct {
-    const char *mark, *hint;
-} signs[] = {
-    {INIT_LOG_MARK, NULL},
-    {"Unable to mount root fs", "it needs CONFIG_BLK_DEV_INITRD"},
-    {"No working init found", "it needs CONFIG_BINFMT_ELF"},
-    {PANIC_MARK, ""},
-};
-
-/* The kernel's stamp on a line, "[ SECONDS.MICROS]…", in microseconds; INT64_MAX where there is none. */
-static int64_t usec_of(const char *line)
-{
-    unsigned sec, usec;
-
-    return sscanf(line, "[%u.%6u", &sec, &usec) == 2 ? (int64_t)sec * 1000000 + usec : INT64_MAX;
-}
-
-static void look_at_line(struct test_child *c)
-{
-    int64_t usec = usec_of(c->log_line);
-
-    if (usec != INT64_MAX)
-        c->log_usec = usec;
-    for (size_t s = 0; s < array_len(signs) && !*c->log_told; s++)
-        if (strstr(c->log_line, signs[s].mark))
-            strcpy(c->log_told, c->log_line);
-}
-
-static void look_at_log(struct test_child *c, const char *bytes, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (bytes[i] == '\n') {
-            c->log_line[c->log_n] = 0;
-            c->log_n = 0;
-            look_at_line(c);
-        } else if (c->log_n < sizeof(c->log_line) - 1 && bytes[i] != '\r') {
-            c->log_line[c->log_n++] = bytes[i] ? bytes[i] : '?';
-        }
-    }
-}
-
 /* A panic comes by no other way. */
 static void look_for_panic(struct test_child *c, const char *bytes, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        c->panic_n = bytes[i] == PANIC_MARK[c->panic_n] ? c->panic_n + 1 : bytes[i] == PANIC_MARK[0];
-        if (c->panic_n < strlen(PANIC_MARK))
+        c->panic_n = bytes[i] == KLOG_PANIC[c->panic_n] ? c->panic_n + 1 : bytes[i] == KLOG_PANIC[0];
+        if (c->panic_n < strlen(KLOG_PANIC))
             continue;
         c->panic_n = 0;
         if (c->phase < TEST_ENDING)
@@ -418,15 +381,13 @@ static void serial_ready(struct watch *w, uint32_t revents)
     if (n > 0 && c->spec->bundle)
         look_for_panic(c, buf, (size_t)n);
     if (n > 0 && c->spec->kernel_only) {
-        look_at_log(c, buf, (size_t)n);
+        klog_feed(&c->log, buf, (size_t)n);
         c->run->result.bytes[TEST_LOG] += c->run->output(c->run, TEST_LOG, buf, (size_t)n);
         return;
     }
     for (ssize_t i = 0; i < n; i++)
         c->serial_text[c->serial_n++ % CHUNK] = buf[i];
 }
-
-static void end_when_over(struct test_child *c);
 
 /* Offers what is there; true: all of it was taken. */
 static bool offer(struct stream *s)
@@ -460,10 +421,12 @@ static void stream_ready(struct watch *w, uint32_t revents)
     heard(s->child);
     if (s->which != TEST_LOG && !s->child->run->result.byte_ns)
         s->child->run->result.byte_ns = now(s->child) - s->child->command_ns;
-    if (s->which == TEST_LOG && s->child->spec->kernel_only)
-        return; /* it came by the serial port */
+    if (s->which == TEST_LOG && s->child->spec->kernel_only) { /* it came by the serial port */
+        s->at = s->n;
+        return;
+    }
     if (s->which == TEST_LOG)
-        look_at_log(s->child, s->buf, s->n);
+        klog_feed(&s->child->log, s->buf, s->n);
     if (!offer(s))
         watch_set(w, 0);
 }
@@ -492,11 +455,15 @@ static const char *last_words(const struct test_child *c)
 static void judge(struct test_child *c)
 {
     int code = WIFEXITED(c->status) ? WEXITSTATUS(c->status) : -1;
-    const char *mark = strstr(c->log_told, INIT_LOG_MARK), *words;
+    const char *mark = strstr(c->log.told, INIT_LOG_MARK), *words;
     struct said s;
 
     c->complained[strcspn(c->complained, "\r\n")] = 0;
     words = last_words(c);
+    if (code == EXIT_CRASHED && c->spec->fail_on && c->run->result.outcome <= TEST_FAIL)
+        c->decided = false; /* what the kernel said by then weighs more than how the command ended */
+    else if (c->said_end && !c->spec->serve)
+        judge_command(c);
     if (code < 0) {
         decide(c, TEST_ERROR, EXIT_BOTHY, "bothy's own machine ended by signal %d", WTERMSIG(c->status));
     } else if (mark && !said_parse_error(mark + strlen(INIT_LOG_MARK), &s)) {
@@ -504,15 +471,14 @@ static void judge(struct test_child *c)
                     c->spec->modules ? "" : "; no modules of its kernel are known: name their directory by --modules");
     } else if (code == EXIT_BOTHY) {
         decide(c, TEST_ERROR, EXIT_BOTHY, "%s", words ? words : "the machine did not start");
-    } else if (*c->log_told) {
-        const char *hint = "";
+    } else if (*c->log.told) {
+        const char *hint = klog_hint(&c->log);
 
-        for (size_t i = 0; i < array_len(signs); i++)
-            if (signs[i].hint && strstr(c->log_told, signs[i].mark))
-                hint = signs[i].hint;
-        decide(c, TEST_CRASH, EXIT_CRASHED, "%s%s%s", c->log_told, *hint ? "; " : "", hint);
+        decide(c, TEST_CRASH, EXIT_CRASHED, "%s%s%s", c->log.told, *hint ? "; " : "", hint);
     } else if (code == EXIT_CRASHED) {
-        decide(c, TEST_CRASH, EXIT_CRASHED, "the guest crashed%s%s", *c->complained ? ": " : "", c->complained);
+        decide(c, TEST_CRASH, EXIT_CRASHED, "the guest crashed%s%s", words ? ": " : "", words ? words : "");
+    } else if (code == EXIT_INTERRUPTED) {
+        decide(c, TEST_STOPPED, code, "the guest was ended from outside, by gdb or bothy ctl");
     } else if (c->spec->kernel_only) {
         decide(c, TEST_PASS, 0, "%s", "");
     } else {
@@ -541,7 +507,7 @@ static void add_serial(struct test_child *c)
 {
     struct stream *log = &c->streams[TEST_LOG];
     uint64_t at = c->serial_n > CHUNK ? c->serial_n - CHUNK : 0;
-    int64_t last = c->log_usec;
+    int64_t last = c->log.usec;
     char line[CHUNK + 1];
     size_t n = 0;
 
@@ -555,19 +521,21 @@ static void add_serial(struct test_child *c)
         if (b != '\n' && at + 1 < c->serial_n)
             continue;
         line[n] = 0;
-        if (usec_of(line) > last) {
+        if (klog_usec(line) > last) {
             memcpy(log->buf + log->n, line, n);
             log->n += n;
         }
         n = 0;
     }
-    look_at_log(c, log->buf, log->n);
-    look_at_log(c, "\n", 1);
+    klog_feed(&c->log, log->buf, log->n);
+    klog_feed(&c->log, "\n", 1);
     offer(log);
 }
 
 static bool streams_over(const struct test_child *c)
 {
+    if (c->unread)
+        return true;
     for (int i = 0; i < TEST_STREAMS; i++)
         if (!c->streams[i].ended || c->streams[i].at < c->streams[i].n)
             return false;
@@ -608,6 +576,8 @@ static void child_gone(struct watch *w, uint32_t revents)
         return;
     c->pid = 0;
     watch_set(w, 0);
+    if (c->phase == TEST_ENDING)
+        timer_arm(&c->quit, now(c) + READER_S * NS_PER_SEC);
     end_when_over(c);
 }
 
@@ -677,6 +647,12 @@ void test_run_stop(struct test_run *r, const char *why)
     quit(r->child, r->child->kept ? r->child->kept : SIGINT);
 }
 
+void test_run_fail(struct test_run *r, const char *why)
+{
+    decide(r->child, TEST_ERROR, EXIT_BOTHY, "%s", why);
+    quit(r->child, SIGINT);
+}
+
 void test_run_diagnose(struct test_run *r)
 {
     decide(r->child, TEST_CRASH, EXIT_CRASHED, "ended to be looked at");
@@ -717,6 +693,10 @@ static void machine_words(const struct test_spec *s, const char *argv[MACHINE_WO
     }
     if (s->core)
         argv[n++] = "--core";
+    if (s->lean_core)
+        argv[n++] = "--lean-core";
+    if (s->packed_core)
+        argv[n++] = "--packed-core";
     if (s->fail_on) {
         argv[n++] = "--fail-on";
         argv[n++] = s->fail_on;

@@ -63,6 +63,8 @@ struct test_spec {
     const char *bundle;  /* a directory for what is known when the guest dies or runs out of time; NULL: none */
     const char *fail_on; /* what of the kernel's log is a crash: see bothy run; NULL: a panic, if there is a bundle */
     bool core;           /* with the guest's memory */
+    bool lean_core;      /* and that without pages that are free, or programs' own */
+    bool packed_core;    /* compressed, as kdump has it */
     bool kernel_only;
 };
 
@@ -107,6 +109,8 @@ int test_run_start(struct test_run *r, struct test_spec *s, struct lane *lane, s
 int test_run_command(struct test_run *r, char *const *command, uint64_t input) must_check;
 /* Ends it soon: done() follows, with TEST_STOPPED and `why` unless it was over already. */
 void test_run_stop(struct test_run *r, const char *why);
+/* The same because we cannot go on: TEST_ERROR. */
+void test_run_fail(struct test_run *r, const char *why);
 /* Ends it soon as one that crashed, with its bundle. */
 void test_run_diagnose(struct test_run *r);
 void test_run_continue(struct test_run *r, enum test_stream s);

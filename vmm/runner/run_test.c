@@ -57,6 +57,21 @@ static void guest_true(void)
     say(CONTROL, "ready\nexit 0 0 0 0\n");
     wait_for_the_end();
 }
+/* Its kernel starts something, although it was to test only itself. */
+static void guest_kernel(void)
+{
+    static const char log_line[] = "[    1.000000] ok 1 itself\n";
+
+    say(SERIAL, log_line);
+    say(LOG, log_line);
+    guest_true();
+}
+static void guest_speaks(void)
+{
+    say(OUT, "x");
+    say(CONTROL, "ready\nexit 0 1 0 0\n");
+    wait_for_the_end();
+}
 /* Echoes each command's input, and ends with how long its orders were. */
 static void guest_serves(void)
 {
@@ -130,6 +145,25 @@ static void guest_powers_off(void)
     say(CONTROL, "ready\n");
     _exit(0);
 }
+static void guest_quits(void)
+{
+    say(CONTROL, "ready\n");
+    _exit(EXIT_INTERRUPTED);
+}
+/* It passes, and the machine finds afterwards what its kernel said. */
+static void guest_warns(void)
+{
+    sigset_t end;
+    int sig;
+
+    sigemptyset(&end);
+    sigaddset(&end, SIGINT);
+    sigprocmask(SIG_BLOCK, &end, NULL);
+    say(CONTROL, "ready\nexit 0 0 0 0\n");
+    sigwait(&end, &sig);
+    say(STDERR_FILENO, "bothy run: the guest's kernel says: WARNING: f\n");
+    _exit(EXIT_CRASHED);
+}
 static void guest_cannot_start(void)
 {
     say(STDERR_FILENO, "bothy: a warning\nbothy run: /dev/kvm: it is not there\n");
@@ -191,6 +225,8 @@ static const struct {
     {"echo", guest_echo},
     {"killed", guest_killed},
     {"true", guest_true},
+    {"kernel", guest_kernel},
+    {"speaks", guest_speaks},
     {"serves", guest_serves},
     {"profiled", guest_profiled},
     {"silent", guest_silent},
@@ -200,6 +236,8 @@ static const struct {
     {"nonsense", guest_nonsense},
     {"panic", guest_panic},
     {"off", guest_powers_off},
+    {"quits", guest_quits},
+    {"warns", guest_warns},
     {"no start", guest_cannot_start},
     {"dies", guest_dies},
     {"mute", guest_mute},
@@ -224,7 +262,7 @@ struct bench {
     struct config config;
     struct loop *loop;
     struct lane lane;
-    bool over, slow, up, kept;
+    bool over, slow, stuck, up, kept;
     unsigned ends;
     const char *input; /* what is left of it */
     size_t input_n, take;
@@ -236,6 +274,8 @@ static size_t output(struct test_run *r, enum test_stream s, const void *bytes, 
 {
     struct bench *b = container_of(r, struct bench, run);
 
+    if (b->stuck && s == TEST_OUT)
+        return 0;
     if (b->slow && n > 1 && s == TEST_OUT)
         n /= 2;
     assert_true(b->n[s] + n <= sizeof(b->text[s]));
@@ -383,6 +423,8 @@ static void every_end_is_told_from_the_others(void **state)
         {"nonsense", TEST_ERROR, EXIT_BOTHY, 0, "never would"},
         {"panic", TEST_CRASH, EXIT_CRASHED, 0, "not syncing: because"},
         {"off", TEST_CRASH, EXIT_CRASHED, 0, "before its command ended"},
+        {"quits", TEST_STOPPED, EXIT_INTERRUPTED, 0, "from outside"},
+        {"warns", TEST_PASS, 0, 0, ""},
         {"no start", TEST_ERROR, EXIT_BOTHY, 0, "/dev/kvm: it is not there"},
         {"dies", TEST_ERROR, EXIT_BOTHY, 0, "signal 9"},
     };
@@ -400,6 +442,20 @@ static void every_end_is_told_from_the_others(void **state)
             fail_msg("%s: %s", cases[i].guest, b->run.result.why);
         tear_down(b);
     }
+}
+
+static void what_the_kernel_said_last_counts(void **state)
+{
+    struct bench *b = bench("warns");
+
+    (void)state;
+    b->spec.fail_on = "warn";
+    start(b);
+    finish(b);
+    assert_int_equal(b->run.result.outcome, TEST_CRASH);
+    assert_int_equal(b->run.result.code, EXIT_CRASHED);
+    assert_string_equal(b->run.result.why, "the guest crashed: the guest's kernel says: WARNING: f");
+    tear_down(b);
 }
 
 static void the_log_of_a_crash_has_the_serial_ports_end(void **state)
@@ -430,12 +486,39 @@ static void limits_of_time_end_it(void **state)
     }
 }
 
+/* Its command has ended well; but nobody knows, for nobody takes what it said. */
+static void who_reads_nothing_does_not_keep_it(void **state)
+{
+    struct bench *b = bench("speaks");
+
+    (void)state;
+    b->stuck = true;
+    b->spec.total_ns = NS_PER_SEC / 20;
+    start(b);
+    finish(b);
+    assert_int_equal(b->run.result.outcome, TEST_TIMEOUT);
+    tear_down(b);
+}
+
+static void a_kernel_that_tests_itself_may_start_something(void **state)
+{
+    struct bench *b = bench("kernel");
+
+    (void)state;
+    b->spec.kernel_only = true;
+    start(b);
+    finish(b);
+    assert_int_equal(b->run.result.outcome, TEST_PASS);
+    assert_string_equal(b->text[TEST_LOG], "[    1.000000] ok 1 itself\n");
+    tear_down(b);
+}
+
 static void what_dies_or_hangs_leaves_a_bundle(void **state)
 {
     static const char *const plays[] = {"hangs", "crashes", "unnoticed"},
                              *const whys[] = {
                                  "not a byte of output after 0 s; see there",
-                                 "place 0 --bundle dir --core --fail-on warn,oops ; see there",
+                                 "place 0 --bundle dir --core --lean-core --fail-on warn,oops ; see there",
                                  "KernKernel panic - not syncing: Kernel; see there",
                              };
 
@@ -444,7 +527,7 @@ static void what_dies_or_hangs_leaves_a_bundle(void **state)
         struct bench *b = bench(plays[i]);
 
         b->spec.bundle = "dir";
-        b->spec.core = true;
+        b->spec.core = b->spec.lean_core = true;
         b->spec.fail_on = "warn,oops";
         b->spec.silence_ns = i ? 0 : NS_PER_SEC / 20;
         start(b);
@@ -591,7 +674,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(who_reads_slowly_loses_nothing),
         cmocka_unit_test(every_end_is_told_from_the_others),
         cmocka_unit_test(the_log_of_a_crash_has_the_serial_ports_end),
+        cmocka_unit_test(what_the_kernel_said_last_counts),
         cmocka_unit_test(limits_of_time_end_it),
+        cmocka_unit_test(who_reads_nothing_does_not_keep_it),
+        cmocka_unit_test(a_kernel_that_tests_itself_may_start_something),
         cmocka_unit_test(what_dies_or_hangs_leaves_a_bundle),
         cmocka_unit_test(who_serves_runs_one_command_after_the_other),
         cmocka_unit_test(the_profile_is_waited_for),
