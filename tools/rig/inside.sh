@@ -12,6 +12,8 @@ if [ -e /rig/net ]; then
     echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet
     ip route add 127.0.0.0/8 via 10.0.5.2
 fi
+# What the rig knows it by; it shows nowhere.
+[ ! -e /rig/breathe ] || while sleep 5; do printf '\r' >/dev/ttyS0; done &
 for port in 1 2 3; do stty -F /dev/ttyS$port 115200 raw -echo; done
 
 if [ -e /rig/tty ]; then

@@ -1,6 +1,7 @@
 # What the rigs share: the command line, the job that goes in, what comes back. Sourced by svm and vmx, which define
 #   rig_about, rig_memory (MiB), rig_seconds; where it can be chosen, rig_cpus; where the rig can have them, rig_tty=1
-#                 and rig_net=1
+#                 and rig_net=1; where its clock is this machine's, rig_still: the seconds after which a machine that
+#                 does not breathe stands still
 #   rig_prepare   makes what the machine boots from, with rig_initrd
 #   rig_start     is the emulator (exec): the machine's console goes to $job/console, its 2nd, 3rd and 4th serial port
 #                 to $job/out and $job/err (both pipes) and $job/result; with $tty, the 2nd is stdin and stdout
@@ -58,6 +59,7 @@ rig_write_job()
         for word in "${command[@]}"; do printf ' %s' "$(rig_quote "$word")"; done
         echo
     } >"$job/files/rig/job"
+    [[ ! ${rig_still-} ]] || : >"$job/files/rig/breathe"
     [[ ! $tty ]] || stty size >"$job/files/rig/tty"
     [[ ! $net ]] || : >"$job/files/rig/net"
     for word in "${out[@]}"; do realpath -ms "$word"; done >"$job/files/rig/out"
@@ -87,9 +89,25 @@ rig_take_result()
     done
 }
 
+# Ends the emulator $1 when nothing has come to the console for rig_still seconds.
+rig_watch()
+{
+    local size last='' since=$SECONDS
+    while sleep 2; do
+        size=$(stat -c %s "$job/console")
+        if [[ $size != "$last" ]]; then
+            last=$size since=$SECONDS
+        elif ((SECONDS - since >= rig_still)); then
+            : >"$job/still"
+            kill "$1"
+            return
+        fi
+    done
+}
+
 rig_main()
 {
-    local in=() out=() env=() command=() ports=() verbose='' tty='' net='' cooked='' readers='' emulator status log code
+    local in=() out=() env=() command=() ports=() verbose='' tty='' net='' cooked='' readers='' emulator watch='' status log code
     while (($#)); do
         case $1 in
         --timeout | --memory | --cpus | --in | --out | --port | -e) (($# > 1)) || rig_fail "$1 wants a value" ;;&
@@ -151,18 +169,25 @@ rig_main()
         readers+=" $!"
     fi
     children="$emulator $readers"
+    if [[ ${rig_still-} ]]; then
+        rig_watch $emulator &
+        children+=" $!"
+        watch=$!
+    fi
 
     status=0
     wait $emulator || status=$?
     # Opened for both, a pipe opens at once, and so wakes a reader whose pipe the emulator never opened.
     : <>"$job/out" <>"$job/err"
-    wait $readers || true
+    kill $watch 2>/dev/null || true
+    wait $readers $watch || true
     children=
 
     rig_take_result && exit "$code"
     mkdir -p "$cache"
     log=$cache/$rig.log
     sed 's/\x1b\[[0-9;?]*[A-Za-z]//g; s/\r//g' "$job/emulator" "$job/console" >"$log.$$" && mv "$log.$$" "$log"
+    [[ ! -e $job/still ]] || rig_fail "the machine stood still for $rig_still s; the console's log is $log"
     case $status in
     124 | 137)
         echo "$rig: time-out after $rig_seconds s; the console's log is $log" >&2
