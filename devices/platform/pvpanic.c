@@ -26,12 +26,14 @@ static void pvpanic_write(struct region *r, uint64_t off, uint64_t val, unsigned
 
     (void)off;
     (void)size;
-    if (val & PANICKED)
+    if (val & PANICKED) {
+        log_guest(&p->limit, "%s: the guest says that it crashed", p->dev.id);
         env->request(env, REQ_CRASHED, 0);
-    else if (val & CRASH_LOADED) /* it goes on: its crash kernel starts */
+    } else if (val & CRASH_LOADED) { /* it goes on: its crash kernel starts */
         log_guest(&p->limit, "%s: the guest crashed and starts its crash kernel", p->dev.id);
-    else if (val & SHUTDOWN)
+    } else if (val & SHUTDOWN) {
         env->request(env, REQ_POWEROFF, 0);
+    }
 }
 
 static const struct region_ops pvpanic_ops = {.read = pvpanic_read, .write = pvpanic_write, .sizes = 1};

@@ -256,6 +256,8 @@ static int run_config(const struct run_opts *o, struct err *err)
         r = EXIT_CRASHED;
     if (r == EXIT_CRASHED && o->crash.bundle)
         put_bundle(m, &o->crash, sampler, ended);
+    else if (ended)
+        log_msg(LOG_ERROR, "%s: ended by SIGQUIT", c->name);
     gdb_close(gdb, r);
     log_watch_destroy(watch);
     sampler_destroy(sampler);

@@ -155,7 +155,7 @@ static void vm_event(struct vm_user *u, enum vm_event e, unsigned cpu)
     } meaning[] = {
         [VM_RESET] = {REQ_RESET, NULL},
         [VM_POWEROFF] = {REQ_POWEROFF, NULL},
-        [VM_CRASH] = {REQ_CRASHED, NULL},
+        [VM_CRASH] = {REQ_CRASHED, "the guest says that it crashed"},
         [VM_TRIPLE_FAULT] = {REQ_CRASHED, "triple fault"},
         [VM_EMULATION_FAILED] = {REQ_CRASHED, "KVM cannot emulate an instruction"},
         [VM_ENTRY_FAILED] = {REQ_CRASHED, "the processor refused to enter the guest"},
@@ -678,10 +678,8 @@ static int crashed(struct machine *m)
     struct probe probe;
 
     machine_stop(m);
-    if (!why) {
-        log_msg(LOG_ERROR, "%s: the guest says that it crashed", m->cfg->name);
-        return EXIT_CRASHED;
-    }
+    if (!why)
+        return EXIT_CRASHED; /* who asked for it says why */
     log_msg(LOG_ERROR, "%s: CPU %u: %s", m->cfg->name, atomic_load(&m->crash_cpu), why);
     report = vm_report(m->vm, atomic_load(&m->crash_cpu));
     for (char *rest = report, *line; (line = strsep(&rest, "\n"));)
