@@ -268,13 +268,15 @@ reboot)
     [ "$count" = 1 ] && reboot -f
     ;;
 button)
+    exec 3</dev/input/event0 # what is pressed from now on is kept
     echo "GUEST waits"
-    head -c 1 /dev/input/event0 >/dev/null && echo "GUEST button"
+    head -c 1 <&3 >/dev/null && echo "GUEST button"
     ;;
 ticks)
+    exec 3</dev/input/event0
     dmesg -c >/dev/null # of the boot
     while :; do echo "GUEST tick"; sleep 0.1; done &
-    head -c 1 /dev/input/event0 >/dev/null
+    head -c 1 <&3 >/dev/null
     dmesg | grep -iE 'unstable|lockup|stall' && echo "GUEST wonders"
     echo "GUEST button"
     ;;

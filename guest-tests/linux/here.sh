@@ -638,7 +638,7 @@ bundled()
 {
     local dir=$scratch/bundle
     rm -rf "$dir"
-    guest 126 panic -c 2 --bundle "$dir" "$@" || return
+    guest 126 panic -c 2 "$@" || return
     grep -q '^panic in sysrq_handle_crash: Kernel panic' "$dir/summary" ||
         { why "the summary begins with: $(head -n1 "$dir/summary")"; return; }
     grep -q 'Trigger a crash' "$dir/kernel.log" || { why 'the log is not whole'; return; }
