@@ -132,7 +132,7 @@ class Socket:
         self.option = "--control=" + self.path
 
     def ask(self, command):
-        done = subprocess.run([sys.argv[1], "ctl", "--json", self.path, command], stdout=subprocess.PIPE, check=True)
+        done = subprocess.run([sys.argv[1], "ctl", "--json", self.path, command], stdout=subprocess.PIPE, check=True, timeout=LIMIT)
         return json.loads(done.stdout)["result"]
 
     def becomes(self, state):

@@ -22,13 +22,20 @@ END
     chmod +x /lease
     ip link set lo up
     ip link set eth0 up
-    udhcpc -i eth0 -n -q -s /lease 2>/dev/null
+    udhcpc -i eth0 -n -q -t 20 -s /lease 2>/dev/null
 }
 # measure ADDRESS PORT: bulk data to a server of iperf3's, and back.
 measure()
 {
-    iperf3 --client "$1" --port "$2" --bytes 2M >/iperf 2>&1 && iperf3 --client "$1" --port "$2" --bytes 2M --reverse >/iperf 2>&1 &&
-        echo "GUEST measured both ways" || tail -n 2 /iperf
+    for way in '' --reverse; do
+        for i in $(seq 20); do # the server may still be at the one before
+            iperf3 --client "$1" --port "$2" --bytes 2M $way >/iperf 2>&1 && continue 2
+            sleep 1
+        done
+        tail -n 2 /iperf
+        return
+    done
+    echo "GUEST measured both ways"
 }
 # Lines of 16 bytes, of which none straddles two pages: Linux would write that one in two parts.
 appended() { for i in $(seq 200); do printf '%-15s\n' "$1 $i" >>/many/log; done; }
@@ -49,7 +56,7 @@ card)
     card=/sys/class/net/eth0
     echo "GUEST mac=$(cat $card/address) mtu=$(cat $card/mtu) queues=$(echo $card/queues/*)"
     ip link set eth0 up && ip addr add 10.9.8.1/24 dev eth0
-    [ "$(cat $card/carrier)" = 1 ] && echo "GUEST has a link"
+    for i in $(seq 100); do [ "$(cat $card/carrier)" = 1 ] && echo "GUEST has a link" && break; sleep 0.1; done
     ip link set eth0 promisc on && ip link set eth0 promisc off && ip link set eth0 down &&
         ip link set eth0 address 52:54:00:00:00:09 && ip link set eth0 up && echo "GUEST has another address"
     ping -c 1 -W 1 10.9.8.7 >/dev/null # nobody
@@ -188,10 +195,10 @@ net)
     lease
     ip addr show dev eth0 | grep -q 10.0.2.15 || echo "GUEST has no lease"
     echo "GUEST mtu=$(cat /sys/class/net/eth0/mtu)"
-    ping -c 1 -W 5 10.0.2.2 >/dev/null && echo "GUEST pong"
+    for i in $(seq 4); do ping -c 1 -W 5 10.0.2.2 >/dev/null && echo "GUEST pong" && break; done
     sum4=$(fetch "10.0.2.2:$(word port4)")
     echo "GUEST host4 $sum4"
-    for i in $(seq 50); do
+    for i in $(seq 200); do
         ip -6 addr show dev eth0 | grep 'inet6 fec0' | grep -qv tentative && break
         sleep 0.2
     done
@@ -281,7 +288,7 @@ ticks)
     echo "GUEST button"
     ;;
 balloon)
-    for i in $(seq 40); do
+    for i in $(seq 400); do
         [ "$(kib MemFree)" -lt 240000 ] && break
         sleep 0.5
     done

@@ -18,7 +18,7 @@ guest()
 {
     local want=$1 name=$2 code=0
     shift 2
-    timeout -s QUIT -k 30 "$limit" "$bothy" run "${network[@]}" -k "$kernel" -i "$initrd" -a "quiet t=$name" \
+    timeout -s QUIT -k 100 "$limit" "$bothy" run "${network[@]}" -k "$kernel" -i "$initrd" -a "quiet t=$name" \
         --bundle "$scratch/bundle" "$@" >"$out" 2>&1 || code=$?
     [[ $code == "$want" ]] || why "bothy ended with $code, not $want"
 }
@@ -34,7 +34,7 @@ started()
     "${within[@]}" "$bothy" run -k "$kernel" -i "$initrd" -a "quiet t=$name" --bundle "$scratch/bundle" "$@" >"$out" 2>&1 &
     pid=$!
     for ((i = 0; i < 1500; i++)); do
-        grep -qa GUEST "$out" && return
+        grep -qa $'GUEST.*\r' "$out" && return # all of the line
         kill -0 $pid 2>/dev/null || break
         sleep 0.2
     done
@@ -45,7 +45,7 @@ started()
 ended()
 {
     local code=0
-    (sleep 300; kill -QUIT $pid; sleep 30; kill -9 $pid) 2>/dev/null &
+    (sleep "$limit"; kill -QUIT $pid; sleep 100; kill -9 $pid) >/dev/null 2>&1 &
     local watchdog=$!
     wait $pid || code=$?
     kill $watchdog 2>/dev/null
@@ -207,20 +207,20 @@ scenario_disk_power_cuts()
     for ((cut = 1; cut <= cuts; cut++)); do
         started power -c 4 -d "$disk.qcow2,queues=4" || return
         has=$(sed -n 's/.*GUEST has \([0-9]*\).*/\1/p' "$out")
-        for ((i = 0; i < 600; i++)); do
+        for ((i = 0; i < 3000; i++)); do
             grep -qa "GUEST synced $((safe + 4))\b" "$out" && break
             sleep 0.1
         done
         kill -9 $pid
         wait $pid 2>/dev/null
         ((${has:--1} >= safe)) || { why "the guest finds ${has:-nothing}, and $safe was safe"; return; }
-        safe=$(sed -n 's/.*GUEST synced \([0-9]*\).*/\1/p' "$out" | tail -n1)
+        safe=$(sed -n 's/.*GUEST synced \([0-9]*\)\r.*/\1/p' "$out" | tail -n1)
         [[ $safe ]] || { why "the guest has synced nothing before cut $cut"; return; }
         img check -r leaks "$disk.qcow2" && fs_whole "$disk.qcow2" || return
     done
 }
 # ctl COMMAND…: asks the guest that was started with "--control $scratch/ctl"; the answer is in $answer.
-ctl() { answer=$("$bothy" ctl "$scratch/ctl" "$@" 2>&1) || why "bothy ctl $1: $answer"; }
+ctl() { answer=$(timeout "$limit" "$bothy" ctl "$scratch/ctl" "$@" 2>&1) || why "bothy ctl $1: $answer"; }
 # The host's disk is full in the middle of the guest's writes: it waits, then goes on, and nothing is lost.
 until_paused()
 {
@@ -336,7 +336,7 @@ share_faults()
     local shares=(-s "$scratch/small:small,rw" -s "$scratch/many:many,rw" -s "$scratch/seen:seen,rw,cache=always" -s "$scratch/gone:gone,rw")
     mkdir -p "$scratch"/{many,seen/folder,gone} && echo kept >"$scratch/gone/file" && echo text >"$scratch/many/file" &&
         echo old >"$scratch/seen/file" && echo other >"$scratch/seen/other" || return
-    (ulimit -n 100 && "$bothy" run -k "$kernel" -s "$scratch/many" >"$out" 2>&1)
+    (ulimit -n 100 && timeout "$limit" "$bothy" run -k "$kernel" -s "$scratch/many" >"$out" 2>&1)
     says 'takes 256 open files, and the limit is 100; raise it (ulimit -n)' || return
     out=$scratch/out2 started share-appends -s "$scratch/many:many,rw" && second=$pid || return
     started share-faults "${shares[@]}" && until_says 'GUEST looked' || return
@@ -361,8 +361,9 @@ scenario_share_faults()
 
 echoes() # TTY OPTION…
 {
-    (for ((i = 0; i < 600; i++)); do grep -qa 'GUEST listens' "$out" && break; sleep 0.2; done
-        echo 'over the wire') | guest 0 echo -a "tty=$1" "${@:2}" && says 'GUEST heard over the wire'
+    rm -f "$scratch/typed" && mkfifo "$scratch/typed" || return
+    (until grep -qa 'GUEST listens' "$out"; do sleep 0.2; done; echo 'over the wire') >"$scratch/typed" &
+    guest 0 echo -a "tty=$1" "${@:2}" <"$scratch/typed" && says 'GUEST heard over the wire'
 }
 scenario_console_both_ways() { : >"$out"; echoes hvc0 --console stdio; }
 scenario_serial_both_ways() { : >"$out"; echoes ttyS0; }
@@ -372,7 +373,7 @@ with_servers()
 {
     local code=0
     coproc servers { exec python3 guest-tests/linux/servers.py 2>"$scratch/servers"; }
-    read -r port4 port6 iperf <&"${servers[0]}" || { why "no servers: $(tail -n1 "$scratch/servers")"; return; }
+    read -r -t "$limit" port4 port6 iperf <&"${servers[0]}" || { why "no servers: $(tail -n1 "$scratch/servers")"; return; }
     "$@" || code=$?
     kill "$servers_PID"
     wait "$servers_PID" 2>/dev/null
@@ -381,7 +382,7 @@ with_servers()
 # until_says TEXT: the guest, some time.
 until_says()
 {
-    for ((i = 0; i < 600; i++)); do
+    for ((i = 0; i < 3000; i++)); do
         grep -qa "$1" "$out" && return
         kill -0 $pid 2>/dev/null || break
         sleep 0.2
@@ -399,7 +400,7 @@ sound()
     [[ ! $bad ]] || why "in the capture: ${bad%%$'\n'*}"
 }
 seen() { [[ $(tshark -n -l -r "$1" -Y "$2" 2>/dev/null | head -n 1) ]] || why "nothing of \"$2\" in the capture"; }
-ask() { timeout 60 python3 guest-tests/linux/ask.py "$@"; }
+ask() { timeout 300 python3 guest-tests/linux/ask.py "$@"; }
 # forward PROTOCOL: the port of the host's that is forwarded.
 forward() { sed -n "s/.*$1 127.0.0.1:\([0-9]*\) is forwarded.*/\1/p" "$out"; }
 
@@ -409,7 +410,7 @@ on_user_net()
     local within=(unshare -m sh -c 'mount --bind "$0" /etc/resolv.conf && exec "$@"' "$scratch/resolv.conf") code=0
     echo 'nameserver 127.9.9.9' >"$scratch/resolv.conf"
     started net -m 256M --net "user$1" -p 127.0.0.1:0:80 -a "port4=$port4 port6=$port6 ${words-}" || return
-    until_says 'GUEST serves' && www=$(timeout 30 busybox wget -q -O - "http://127.0.0.1:$(forward tcp)/index.html") ||
+    until_says 'GUEST serves' && www=$(timeout 300 busybox wget -q -O - "http://127.0.0.1:$(forward tcp)/index.html") ||
         { why "the guest's server cannot be reached"; code=1; }
     ((code)) || [[ ! ${2-} ]] || "$2" || code=1
     kill -INT $pid
@@ -495,7 +496,7 @@ on_tap()
 }
 tap_fetches()
 {
-    [[ $("${within[@]}" timeout 60 busybox wget -q -O - http://10.9.0.2/zeroes | sha256sum) == "$want" ]] ||
+    [[ $("${within[@]}" timeout 300 busybox wget -q -O - http://10.9.0.2/zeroes | sha256sum) == "$want" ]] ||
         why 'the host has fetched something else'
 }
 # Large segments come and go as they are.
@@ -591,9 +592,10 @@ scenario_pause_and_resume()
     sleep 3
     [[ $before == "$(ticks)" ]] || { why 'a paused guest goes on'; return; }
     ctl resume || return
-    for ((i = 0; i < 100; i++)); do (($(ticks) > before + 5)) && break; sleep 0.2; done
+    for ((i = 0; i < 1500; i++)); do (($(ticks) > before + 5)) && break; sleep 0.2; done
     (($(ticks) > before + 5)) || { why 'a resumed guest stands still'; return; }
-    ctl powerdown && ended 0 && says 'GUEST button' && ! grep -qa 'GUEST wonders' "$out" || why 'the guest has noticed'
+    ctl powerdown && ended 0 && says 'GUEST button' || return
+    ! grep -qa 'GUEST wonders' "$out" || why 'the guest has noticed'
 }
 scenario_balloon_takes_memory()
 {
@@ -658,7 +660,7 @@ asked()
 {
     local words=()
     for word; do words+=(-ex "$word"); done
-    timeout 100 gdb -nx -batch -ex "target remote $scratch/gdb" "${words[@]}" >"$scratch/said" 2>&1
+    timeout "$limit" gdb -nx -batch -iex 'set remotetimeout 100' -ex "target remote $scratch/gdb" "${words[@]}" >"$scratch/said" 2>&1
     grep -q 'CPU 1, ' "$scratch/said" || why "gdb says: $(tail -n1 "$scratch/said")"
 }
 scenario_gdb_looks_and_leaves()
@@ -678,7 +680,7 @@ tests()
 {
     local want=$1 code=0
     shift
-    timeout -k 5 "$limit" "$bothy" test -k "$kernel" "$@" >"$out" 2>"$scratch/err" || code=$?
+    timeout -k 60 "$limit" "$bothy" test --boot-timeout "$limit" -k "$kernel" "$@" >"$out" 2>"$scratch/err" || code=$?
     [[ $code == "$want" ]] || why "bothy test ended with $code, not $want: $(tail -n 1 "$scratch/err")"
 }
 complains() { grep -qa "$1" "$scratch/err" || why "no \"$1\" on standard error: $(tail -n 1 "$scratch/err")"; }
@@ -702,13 +704,14 @@ scenario_test_command_killed_on_user_net() { with_servers test_on_user_net; }
 # Its guest is kept first, then leaves the bundle.
 scenario_test_command_silent()
 {
-    timeout "$limit" "$bothy" test -k "$kernel" --silence-timeout 3 --bundle "$scratch/hung" --keep --control "$scratch/control" -- \
+    : >"$scratch/err"
+    timeout "$limit" "$bothy" test -k "$kernel" --silence-timeout 10 --bundle "$scratch/hung" --keep --control "$scratch/control" -- \
         sh -c 'echo begun; (sleep 1000 &); sleep 1000' </dev/null >"$out" 2>"$scratch/err" &
     pid=$!
     until grep -q 'is kept for bothy ctl' "$scratch/err" || ! kill -0 $pid; do sleep 0.2; done
     "$bothy" ctl "$scratch/control" status >"$scratch/status"
     kill $pid
-    ended 124 && says '^begun$' && complains 'timeout: not a byte of output after 3 s; .*see .*/hung' || return
+    ended 124 && says '^begun$' && complains 'timeout: not a byte of output after 10 s; .*see .*/hung' || return
     grep -q '^state: running' "$scratch/status" || why "the kept guest's status is $(cat "$scratch/status")" || return
     grep -q '^CPU 0, looked at 5 times: ' "$scratch/hung/summary" || why "the summary is $(cat "$scratch/hung/summary")"
 }
@@ -719,7 +722,10 @@ scenario_test_panic_is_a_crash()
     head -n1 "$scratch/died/summary" | grep -q sysrq_handle_crash || why "the summary begins with $(head -n1 "$scratch/died/summary")"
 }
 # scripted VMLINUX WORD…: what gdb, with the scripts of that kernel, makes of commands.
-scripted() { timeout 250 gdb -nx -batch -iex 'set auto-load safe-path /' "$@" >"$scratch/said" 2>&1; }
+scripted()
+{
+    timeout "$limit" gdb -nx -batch -iex 'set remotetimeout 100' -iex 'set auto-load safe-path /' "$@" >"$scratch/said" 2>&1
+}
 tells() { grep -qa -- "$1" "$scratch/said" || why "no \"$1\" from gdb: $(tail -n 1 "$scratch/said")"; }
 # A bare file: what it has is known by the configuration in it.  Its program's 40 MB are not in the core.
 scenario_own_kernel_panics_for_debuggers()
@@ -746,6 +752,7 @@ scenario_own_kernel_has_scripts_for_gdb()
 {
     local own kernel at
     own=$(dirname "$(cat "$work/kernel.own")") kernel=$own/bzImage
+    : >"$out"
     timeout "$limit" "$bothy" test -k "$kernel" -a nokaslr --gdb "unix:$scratch/gdb" -- \
         sh -c "busybox insmod '$own/lib/crc7.ko'; grep ' crc7_be' /proc/kallsyms; sleep 1000" </dev/null >"$out" 2>"$scratch/err" &
     pid=$!
@@ -840,7 +847,7 @@ scenario_test_root_in_memory()
 }
 scenario_test_at_a_terminal()
 {
-    script -qec "stty rows 31 cols 97; '$bothy' test -k '$kernel' --shell-on-failure -- sh -c 'stty size; tty; exit 5'" \
+    timeout -k 5 "$limit" script -qec "stty rows 31 cols 97; '$bothy' test -k '$kernel' --shell-on-failure -- sh -c 'stty size; tty; exit 5'" \
         /dev/null <<<'echo the answer is $((6 * 7)); exit' >"$out" && why 'no code' && return 1
     says '^31 97' && says '^/dev/pts/' && says 'sh ended with code 5' && says 'the answer is 42'
 }
@@ -887,7 +894,7 @@ scenario_twenty_at_a_time()
 {
     local all
     all=$(printf ',n=%d' {1..20})
-    tests 0 -m 256M -j4 --matrix "append=${all#,}" --format json -- sh -c 'grep -o "n=[0-9]*" /proc/cmdline' || return
+    limit=2000 tests 0 -m 256M -j4 --matrix "append=${all#,}" --format json -- sh -c 'grep -o "n=[0-9]*" /proc/cmdline' || return
     [[ $(grep -c '"outcome": "pass"' "$out") == 21 ]] || why "$(grep -c '"outcome": "pass"' "$out") passed, of 20 and all"
 }
 scenario_test_retry_until_it_passes()
@@ -913,7 +920,7 @@ scenario_test_serve()
     PYTHONPATH=tools timeout -k 5 "$limit" python3 -B - "$scratch" >"$out" 2>&1 <<'EOF' || code=$?
 import sys
 from serve_client import Bothy, Refused
-b = Bothy(sys.argv[1] + '/sock', lambda m: m.get('stream') in ('out', 'err') and print(m['stream'], m['data'], end=''))
+b = Bothy(sys.argv[1] + '/sock', lambda m: m.get('stream') in ('out', 'err') and print(m['stream'], m['data'], end=''), 200)
 vm, = b.create(memory='384M')
 b.put(vm, 'tools/test', '/tmp/in')
 print('code', b.run(vm, ['sh', '-c', 'tac /tmp/in >/tmp/out; [ -x /tmp/in ] && echo spoken; echo apart >&2; exit 3'])['code'])
@@ -969,4 +976,6 @@ for name; do
         "scenario_$name" || code=1
     fi
     report "$name" $code $((SECONDS - start))
+    # What one that failed has left running would be in the way of the next.
+    for left in $(jobs -rp); do kill -9 "$left" -"$left"; wait "$left"; done 2>/dev/null
 done

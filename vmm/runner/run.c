@@ -39,7 +39,7 @@ const char *const test_outcome_words[] = {
 
 enum {
     CHUNK = 65536,
-    QUIT_S = 5,   /* what an orderly end may take before it becomes another */
+    QUIT_S = 20,  /* what an orderly end may take before it becomes another */
     READER_S = 1, /* what who is slow to take the output gets, once all is to end */
     BUNDLE_S = 60,
     NOTICE_S = 1, /* what the machine gets to notice a panic */
