@@ -18,7 +18,7 @@ import termios
 import time
 
 LIMIT = 300  # seconds for one thing to happen
-GUESTS_OWN, INTERRUPTED = 7, 130
+GUESTS_OWN, CRASHED, INTERRUPTED = 7, 126, 130
 
 
 class Run:
@@ -123,6 +123,14 @@ def sigint_ends():
     run.ends(INTERRUPTED)
 
 
+def sigquit_ends_as_a_crash():
+    run = started()
+    run.kill(signal.SIGQUIT)
+    run.ends(CRASHED)
+    if not run.has_said("ended by SIGQUIT") or run.has_said("says that it crashed"):
+        sys.exit(f"the reason is not told; what came is {run.said!r}")
+
+
 class Socket:
     """Of a run with --control."""
 
@@ -132,7 +140,8 @@ class Socket:
         self.option = "--control=" + self.path
 
     def ask(self, command):
-        done = subprocess.run([sys.argv[1], "ctl", "--json", self.path, command], stdout=subprocess.PIPE, check=True, timeout=LIMIT)
+        words = [sys.argv[1], "ctl", "--json", self.path, command]
+        done = subprocess.run(words, stdout=subprocess.PIPE, check=True, timeout=LIMIT)
         return json.loads(done.stdout)["result"]
 
     def becomes(self, state):
@@ -192,7 +201,7 @@ if len(sys.argv) == 2:
     tests = [try_gives_a_shell]
 elif os.access("/dev/kvm", os.R_OK | os.W_OK):
     tests = [size_is_followed, keys_reach_the_guest, own_keys_are_listed_and_quit, second_sigterm_ends, sigint_ends,
-             pause_reset_and_quit_by_socket, keys_pause_and_continue]
+             sigquit_ends_as_a_crash, pause_reset_and_quit_by_socket, keys_pause_and_continue]
 else:
     sys.exit(77)
 for test in tests:

@@ -153,7 +153,7 @@ rig_main()
         cooked=$(stty -g)
         stty -onlcr # the machine's terminal ends lines as they should
         (rig_start) <&0 2>"$job/emulator" &
-        emulator=$!
+        emulator=$! children=$!
     else
         # Line by line, so that neither breaks into the other's.
         mkfifo "$job/out" "$job/err"
@@ -162,17 +162,15 @@ rig_main()
         stdbuf -oL sed '' "$job/err" >&2 &
         readers+=" $!" children+=" $!"
         (rig_start) </dev/null >"$job/emulator" 2>&1 &
-        emulator=$!
+        emulator=$! children+=" $!"
     fi
     if [[ $verbose ]]; then
         tail -n +1 -f --pid=$emulator "$job/console" > >(sed -u 's/\r//g' >&2) &
-        readers+=" $!"
+        readers+=" $!" children+=" $!"
     fi
-    children="$emulator $readers"
     if [[ ${rig_still-} ]]; then
         rig_watch $emulator &
-        children+=" $!"
-        watch=$!
+        watch=$! children+=" $!"
     fi
 
     status=0
